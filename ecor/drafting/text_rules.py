@@ -11,6 +11,10 @@ from ecor.drafting.candidates import Candidate
 
 _WORD = re.compile(r"[\w’']+")
 _ARTICLES = frozenset(("a", "an", "the", "some", "its"))
+_SAYS_MORE = frozenset(
+    ("in", "inside", "on", "at", "to", "for", "with", "from", "by", "around", "between", "behind", "that", "which")
+)
+"""Words after which a text says more than what something is."""
 _SINGULARS = (("ies", "y"), ("sses", "ss"), ("shes", "sh"), ("ches", "ch"), ("xes", "x"), ("ss", "ss"), ("s", ""))
 
 
@@ -28,7 +32,7 @@ def text_verdicts(candidates: Sequence[Candidate], words: Mapping[str, CategoryW
     """Per candidate why its text drops it; empty where it does not.
 
     - `names_category`: it holds the name of its category, or a synonym, in singular or plural;
-    - `names_kind`: it ends in a word for what the category is a kind of (`a large bird` of an owl);
+    - `names_kind`: it says no more than what the category is a kind of (`a large bird` of an owl);
     - `same_text`: an earlier candidate of the category differs by an article or a plural only.
 
     Args:
@@ -48,6 +52,8 @@ def text_verdicts(candidates: Sequence[Candidate], words: Mapping[str, CategoryW
 def _name_verdict(text: tuple[str, ...], words: CategoryWords) -> str:
     if any(_holds(text, part) for part in map(_singular_words, words.names)):
         return "names_category"
+    if _SAYS_MORE.intersection(text):
+        return ""
     is_kind = any(part and text[-len(part) :] == part for part in map(_singular_words, words.kinds))
     return "names_kind" if is_kind else ""
 

@@ -80,6 +80,8 @@ def describe_decisions(
     if restored:
         least = pruning.min_rationales
         yield f"{restored:,} of these are kept though images would drop them: a category keeps at least {least}"
+    if restored > reasons[""] / 2:
+        yield "images bear out few rationales: look whether the model knows such images (--backbone.name, --model)"
     auc = evidence.measurement.auc
     few = dict.fromkeys(
         each.category

@@ -96,6 +96,7 @@ def test_names_kinds_and_repeated_texts_are_dropped() -> None:
         "",
         "names_kind",
     ]
+    assert verdicts("a bird with round eyes", "a head larger than that of a bird") == ["", ""]
     assert verdicts("a round eye", "round eyes", "the round eye", "a round eyelid") == [
         "",
         "same_text",
