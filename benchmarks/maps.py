@@ -79,9 +79,9 @@ def with_mirrored(cases: Cases) -> Maps:
     return method_maps(cases, "contrastive_attribution") + mirrored
 
 
-def of_scales(cases: Cases) -> Maps:
+def of_grids(cases: Cases, *, factors: Sequence[int]) -> Maps:
     grid = max(cases.tower.backbone.vit.grid_size)
-    each = [method_maps(cases, "contrastive_attribution", largest_grid=grid * factor) for factor in (1, 2, 3)]
+    each = [method_maps(cases, "contrastive_attribution", largest_grid=grid * factor) for factor in factors]
     return torch.stack(each).mean(dim=0)
 
 
@@ -116,7 +116,8 @@ IDEAS: dict[str, Callable[[Cases], Maps]] = {
     "grid of twice the size": enlarged_only,
     "both: contrastive_attribution": lambda cases: method_maps(cases, "contrastive_attribution"),
     "both, grid of three times the size": lambda cases: method_maps(cases, "contrastive_attribution", largest_grid=24),
-    "both, mean of three grids": of_scales,
+    "both, mean of two grids": lambda cases: of_grids(cases, factors=(1, 2)),
+    "both, mean of three grids": lambda cases: of_grids(cases, factors=(1, 2, 3)),
     "both, and the mirrored picture": with_mirrored,
     "probability in crops of a half": lambda cases: crop_probability(cases, share=0.5, steps=7),
     "probability in crops of a third": lambda cases: crop_probability(cases, share=1 / 3, steps=9),

@@ -114,7 +114,7 @@ def explain(
     images: UInt8[Tensor, "B 3 H W"],
     targets: Sequence[Target],
     *,
-    by: str | Method = "grad_eclip",
+    by: str | Method = "contrastive_attribution",
     batch_size: int = 16,
     **settings: Any,
 ) -> Heatmap:

@@ -37,7 +37,7 @@ def explain_joint(
     model: Recognizer,
     images: UInt8[Tensor, "B 3 H W"],
     *,
-    by: str | Method = "grad_eclip",
+    by: str | Method = "contrastive_attribution",
     num_rationales: int = 3,
     scoring: ScoringConfig | None = None,
     batch_size: int = 16,

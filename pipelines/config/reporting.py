@@ -218,8 +218,8 @@ class ExplainConfig(CheckedSettings):
     with the package, not tuned, on the names of its small drawn world. Also a classifier of `ecor train --system
     lico`."""
     method: str | None = None
-    """Attribution method; an unknown name lists all. None: `grad_eclip`, with a projection `eclip`, for a classifier
-    `grad_cam`."""
+    """Attribution method; an unknown name lists all. None: `contrastive_attribution`, with a projection `eclip`, for a
+    classifier `grad_cam`."""
     output: LocalPath = "explained"
     """Folder for one PNG per picture."""
     vocabulary: StoreAddress | None = None

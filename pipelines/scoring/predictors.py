@@ -34,8 +34,10 @@ from pipelines.tracking.model_loading import (
 )
 
 DEMO_SET = "demo-small"
-DEFAULT_METHOD, DEFAULT_CLASS_METHOD = "grad_eclip", "grad_cam"
-"""Default methods, of a model with rationales and of a classifier."""
+DEFAULT_METHOD, DEFAULT_CLASS_METHOD = "contrastive_attribution", "grad_cam"
+"""Default methods, of a model with rationales and of a classifier (`docs/explanations.md` has the rule)."""
+METHOD_WITHOUT_OTHERS = "transformer_attribution"
+"""Where a label is explained whose vocabulary is not known: the best method of those that need no other names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

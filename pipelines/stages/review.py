@@ -116,12 +116,12 @@ def _plan_model_maps(config: ReviewConfig, predictions: PredictionSet, *, tracki
 
     def open_explainer() -> Explainer:
         from pipelines.review.server.label_explainer import LabelExplainer  # torch takes seconds to import
-        from pipelines.scoring.predictors import DEFAULT_METHOD, DEMO_SET
+        from pipelines.scoring.predictors import DEMO_SET, METHOD_WITHOUT_OTHERS
         from pipelines.tracking.model_loading import open_model, resolve_device
 
         device = resolve_device(config.device)
         model = open_model(address, tracking=tracking, demo_set=DEMO_SET, device=device)
-        return LabelExplainer(model, method=DEFAULT_METHOD)
+        return LabelExplainer(model, method=METHOD_WITHOUT_OTHERS)
 
     return ModelMaps(open_explainer, model=address, labels_model_digest=predictions.parents.model_digest)
 

@@ -25,7 +25,7 @@ from pipelines.review.server import model_maps
 from pipelines.review.server.label_explainer import LabelExplainer
 from pipelines.review.server.model_maps import ModelMaps
 from pipelines.review.server.picture_cache import NUM_DECODERS
-from pipelines.scoring.predictors import DEFAULT_METHOD
+from pipelines.scoring.predictors import METHOD_WITHOUT_OTHERS
 from tests.support.overflowing_model import overflowing_recognizer, white_and_grey
 from tests.support.review_labels import Client, evidence, running_review, write_reviewed_labels
 from tests.support.tiny_models import OTHER_NAMES, tiny_checkpoint, tiny_recognizer
@@ -80,9 +80,9 @@ def test_maps_are_those_of_the_labels_own_names_whatever_else_is_in_the_vocabula
         named = model.with_vocabulary(names)
         category, rationale = named.vocabulary.categories[-1], named.vocabulary.rationales[-1]
         targets = [CategoryGivenRationale(category=category, rationale=rationale), Rationale(name=rationale)]
-        expected = explain(named, pixels, targets, by=DEFAULT_METHOD).scores[0].numpy()
-        found = LabelExplainer(model, method=DEFAULT_METHOD)(picture, category=category, rationale=rationale)
-        assert (found.category, found.method) == (category, DEFAULT_METHOD)
+        expected = explain(named, pixels, targets, by=METHOD_WITHOUT_OTHERS).scores[0].numpy()
+        found = LabelExplainer(model, method=METHOD_WITHOUT_OTHERS)(picture, category=category, rationale=rationale)
+        assert (found.category, found.method) == (category, METHOD_WITHOUT_OTHERS)
         assert [each.rationale for each in found.maps] == [None, rationale]
         for one, scores in zip(found.maps, expected, strict=True):
             assert scores.max() > scores.min()
@@ -91,7 +91,7 @@ def test_maps_are_those_of_the_labels_own_names_whatever_else_is_in_the_vocabula
 
 
 def test_a_picture_that_the_model_cannot_encode_has_no_maps(tmp_path: Path) -> None:
-    explainer = LabelExplainer(overflowing_recognizer(tmp_path), method=DEFAULT_METHOD)
+    explainer = LabelExplainer(overflowing_recognizer(tmp_path), method=METHOD_WITHOUT_OTHERS)
     white, grey = (Image.fromarray(each.transpose(1, 2, 0)) for each in white_and_grey())
     with pytest.raises(MissingPictureError, match="has a feature of NaN or infinity"):
         explainer(white, category="fox", rationale="pointed ears")
@@ -113,7 +113,7 @@ def test_the_first_question_loads_the_model_and_its_maps_are_served(tmp_path: Pa
         assert client.ask("GET", "/model-map/1/0").status == 404, "a picture alone loads nothing"
         found = ask_until_done(client, 1)
         assert found == {
-            "state": "loaded", "note": "", "maps": ["fox", "a bushy tail"], "method": DEFAULT_METHOD,
+            "state": "loaded", "note": "", "maps": ["fox", "a bushy tail"], "method": METHOD_WITHOUT_OTHERS,
         }  # fmt: skip
         pictures = [client.ask("GET", f"/model-map/1/{place}") for place in range(2)]
         assert {each.headers["content-type"] for each in pictures} == {"image/webp"}
