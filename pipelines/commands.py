@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from pipelines.config.infrastructure import ClusterConfig, PlanConfig, TrackingConfig
+from pipelines.config.learning import WordsConfig
 from pipelines.config.reporting import EvaluateConfig, ExplainConfig, ReportConfig
 from pipelines.config.stages import PromoteConfig, RegisterConfig, ScoreConfig, ShardConfig
 from pipelines.config.training import PretrainConfig, TrainConfig
@@ -184,10 +185,24 @@ class PlanPipeline:
         plan.run(self.pipeline, config=self.config, prices=self.price, start_s=time.process_time())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """Draft a first vocabulary for a list of categories, and keep the rationales that images bear out."""
+
+    config: Annotated[WordsConfig, _UNPREFIXED]
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def run(self) -> None:
+        from pipelines.stages.words import words
+
+        words.run(self.config, tracking=self.tracking)
+
+
 Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[RunPipeline, tyro.conf.subcommand("run")]
     | Annotated[PlanPipeline, tyro.conf.subcommand("plan")]
+    | Annotated[Words, tyro.conf.subcommand("words")]
     | Annotated[Shard, tyro.conf.subcommand("shard")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Pretrain, tyro.conf.subcommand("pretrain")]

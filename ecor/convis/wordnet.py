@@ -34,6 +34,9 @@ _ENDINGS = (
 _HYPERNYM = "@"  # instances of a concept ("@i") are no kinds of it
 
 
+_PART = "%p"
+
+
 _EXAMPLES = re.compile(r';\s*"')  # other quotes belong to the definition
 
 
@@ -83,6 +86,10 @@ class WordNetLexicon:
 
     def parents(self, concept: str) -> tuple[str, ...]:
         return tuple(self._names[offset] for offset in self.synset(concept).hypernyms)
+
+    def parts(self, concept: str) -> tuple[str, ...]:
+        """Its part meronyms: what a thing of this kind has, in WordNet's order; not those of its parents."""
+        return tuple(self._names[offset] for offset in self.synset(concept).parts)
 
     def descendants(self, concept: str) -> tuple[str, ...]:
         found = reachable([self.synset(concept).offset], self._children)
@@ -139,6 +146,8 @@ class Synset:
     """What it is a kind of."""
     instance_of: tuple[int, ...]
     """What it is a single instance of."""
+    parts: tuple[int, ...]
+    """Its part meronyms."""
     definition: str
 
 
@@ -173,6 +182,7 @@ def _read_data(path: str) -> Iterator[Synset]:
             lemmas=tuple(fields[4:after:2]),
             hypernyms=tuple(int(target) for kind, target, _, _ in pointers if kind == _HYPERNYM),
             instance_of=tuple(int(target) for kind, target, _, _ in pointers if kind == f"{_HYPERNYM}i"),
+            parts=tuple(int(target) for kind, target, _, _ in pointers if kind == _PART),
             definition=_EXAMPLES.split(gloss, maxsplit=1)[0].strip(),
         )
 

@@ -1,4 +1,4 @@
-"""Settings of `ecor learn`: what corrections teach, and which images to ask for next.
+"""Settings of `ecor words` and `ecor learn`: names to begin with, what corrections teach, which images to ask for next.
 
 Nothing heavy is imported here.
 """
@@ -10,8 +10,11 @@ import tyro
 
 from ecor.config.address_types import ModelAddress, StoreAddress
 from ecor.config.checks import require, require_at_least
+from ecor.config.drafting import DraftConfig, PruningConfig
+from ecor.config.model import BackboneConfig
 from pipelines.config.addresses import CheckedSettings
 from pipelines.config.identity import NOT_IN_OUTPUT
+from pipelines.config.stages import DeviceName
 
 StrategyName = Literal["random", "margin", "disagreement", "wrong_reason", "coverage"]
 
@@ -112,3 +115,65 @@ class LearnConfig(CheckedSettings):
         """Shares of the splits of reviewed images; `test` only evaluates."""
         train = 1 - self.held_out - self.validation
         return {"train": train, "validation": self.validation, "test": self.held_out}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WordsConfig(CheckedSettings):
+    """Settings of `ecor words`."""
+
+    categories: StoreAddress = field(metadata=NOT_IN_OUTPUT)
+    """A text file with the name of a category on each line, or `name: synset` (`crane: crane.n.04`) where WordNet knows
+    several meanings."""
+    output: StoreAddress = field(default="words", metadata=NOT_IN_OUTPUT)
+    """Folder of the result: `vocabulary.json`, a table of all candidates, a page."""
+    images: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
+    """Images that the rationales are measured on: as `--input` of `ecor score`. None: texts alone decide."""
+    captions: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
+    """Sentences to draft from: a text file, one a line; a table (CSV, JSON Lines, Parquet); JSON, or COCO captions."""
+    caption_column: str = "caption"
+    """Column of the table, or key of the JSON objects, that holds the sentence."""
+    descriptors: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
+    """Rationales to choose from: {category: [rationale, ...]} as JSON, or a vocabulary as CSV or Parquet."""
+    wordnet: bool = True
+    """Draft from WordNet's parts and definitions."""
+    wordnet_folder: StoreAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
+    """Folder of WordNet's database; None: $WNSEARCHDIR, $WNHOME/dict, or that of Debian's package wordnet-base."""
+    model: ModelAddress | None = field(default=None, metadata=NOT_IN_OUTPUT)
+    """Model that measures the images: `models:/name@alias`, `models:/name/3`, or a checkpoint folder. None: `backbone`,
+    not tuned."""
+    backbone: BackboneConfig = field(default_factory=BackboneConfig, metadata=NOT_IN_OUTPUT)
+    """Without a model: the CLIP that measures the images. The default knows the drawn world only."""
+    device: DeviceName = field(default="cpu", metadata=NOT_IN_OUTPUT)
+    """Where the model runs."""
+    batch_size: int = field(default=64, metadata=NOT_IN_OUTPUT)
+    """Images per pass."""
+    max_images: int = 5000
+    """Most images that are measured, evenly spaced over all that are listed."""
+    num_pictures: int = 10
+    """Pictures for each rationale on the page, the most similar first."""
+    max_pictures: int = 4000
+    """Most pictures on the page; the table has all rationales."""
+    thumbnail_px: int = 112
+    """Longer side of a picture on the page, in pixels."""
+    draft: DraftConfig = field(default_factory=DraftConfig)
+    pruning: PruningConfig = field(default_factory=PruningConfig)
+
+    def __post_init__(self) -> None:
+        CheckedSettings.__post_init__(self)
+        require(
+            self.wordnet or self.captions is not None or self.descriptors is not None,
+            "there is nothing to draft from: give --captions or --descriptors, or leave --no-wordnet out",
+        )
+        require(
+            self.model is None or self.backbone == BackboneConfig(),
+            f"--model {self.model} and --backbone.name {self.backbone.name}: name one, a model has its own",
+        )
+        require(bool(self.caption_column.strip()), "caption_column needs a name, got an empty one")
+        for name, least in (("batch_size", 1), ("max_images", 2), ("num_pictures", 0), ("max_pictures", 0)):
+            require_at_least(name, getattr(self, name), least)
+        require_at_least("thumbnail_px", self.thumbnail_px, 16)
+
+    @property
+    def model_name(self) -> str:
+        """What the images are measured with."""
+        return self.model or self.backbone.name

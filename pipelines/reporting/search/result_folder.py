@@ -1,4 +1,4 @@
-"""The output folder of a search: published whole, its record written last, returned as it is when it is finished."""
+"""The output folder of a search or a draft: published whole, its record last, returned as it is when it is finished."""
 
 import json
 import tempfile
@@ -24,7 +24,7 @@ def find_result(folder: str, *, name: str, identity: Mapping[str, Any]) -> dict[
         identity: settings and digests of inputs, as JSON values.
 
     Raises:
-        ValueError: when the folder holds another search, a damaged record, or other files.
+        ValueError: when the folder holds another result, a damaged record, or other files.
     """
     path = filesystem.join(folder, name)
     try:
@@ -35,9 +35,9 @@ def find_result(folder: str, *, name: str, identity: Mapping[str, Any]) -> dict[
         require(not holds_files, f"{folder} holds other files: name another --output")
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no record of a search ({error}): name another --output") from error
+        raise ValueError(f"{path} is no record of a result ({error}): name another --output") from error
     asked = json.loads(json.dumps(identity))
-    require(found == asked, f"{folder} holds another search ({describe_changes(found, asked)}): name another --output")
+    require(found == asked, f"{folder} holds another result ({describe_changes(found, asked)}): name another --output")
     return record
 
 
