@@ -79,12 +79,6 @@ def with_mirrored(cases: Cases) -> Maps:
     return method_maps(cases, "contrastive_attribution") + mirrored
 
 
-def of_grids(cases: Cases, *, factors: Sequence[int]) -> Maps:
-    grid = max(cases.tower.backbone.vit.grid_size)
-    each = [method_maps(cases, "contrastive_attribution", largest_grid=grid * factor) for factor in factors]
-    return torch.stack(each).mean(dim=0)
-
-
 @torch.no_grad()
 def crop_probability(cases: Cases, *, share: float, steps: int) -> Maps:
     """Mean log probability of the name in the crops that cover a pixel; those whose middle it is near count more."""
@@ -116,8 +110,10 @@ IDEAS: dict[str, Callable[[Cases], Maps]] = {
     "grid of twice the size": enlarged_only,
     "both: contrastive_attribution": lambda cases: method_maps(cases, "contrastive_attribution"),
     "both, grid of three times the size": lambda cases: method_maps(cases, "contrastive_attribution", largest_grid=24),
-    "both, mean of two grids": lambda cases: of_grids(cases, factors=(1, 2)),
-    "both, mean of three grids": lambda cases: of_grids(cases, factors=(1, 2, 3)),
+    "both, mean of two grids": lambda cases: method_maps(cases, "contrastive_attribution", all_grids=True),
+    "both, mean of three grids": lambda cases: method_maps(
+        cases, "contrastive_attribution", largest_grid=24, all_grids=True
+    ),
     "both, and the mirrored picture": with_mirrored,
     "probability in crops of a half": lambda cases: crop_probability(cases, share=0.5, steps=7),
     "probability in crops of a third": lambda cases: crop_probability(cases, share=1 / 3, steps=9),

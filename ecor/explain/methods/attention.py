@@ -15,6 +15,7 @@ from ecor.clip.towers.image_tower import Capability, ImageTower, ImageTrace, ful
 from ecor.clip.towers.text_tower import trace_text
 from ecor.config.checks import require_at_least
 from ecor.config.choices import Compat
+from ecor.data.heatmap import minmax, resize_maps
 from ecor.explain.methods.gradients import cosines
 
 
@@ -82,6 +83,8 @@ class ContrastiveAttribution:
 
     largest_grid: int = 16
     """Patches per side up to which the picture is enlarged, by a whole factor: 7 and 8 become 14 and 16, 14 stays."""
+    all_grids: bool = False
+    """Take the mean of the maps, each from 0 to 1, of all factors from 1 on: better with 24, and ten times as slow."""
     distractors: Float[Tensor, "N D"] | Float[Tensor, "B N D"] | None = None
     """Features of the other texts, the same for all images or each image's own."""
     redundant: Float[Tensor, " D"] | None = None
@@ -98,9 +101,11 @@ class ContrastiveAttribution:
         directions = self._directions(tower, pixels, texts)
         vit = tower.backbone.vit
         factor = 1 if vit is None else max(1, self.largest_grid // max(vit.grid_size))
-        if factor > 1:
-            pixels = interpolate(pixels, scale_factor=factor, mode="bicubic", align_corners=False)
-        return TransformerAttribution()(with_enlarged_grid(tower, factor=factor), pixels, directions)
+        if not self.all_grids:
+            return _enlarged_maps(tower, pixels, directions, factor=factor)
+        maps = [minmax(_enlarged_maps(tower, pixels, directions, factor=each)) for each in range(1, factor + 1)]
+        size = (maps[-1].shape[-2], maps[-1].shape[-1])
+        return torch.stack([resize_maps(each, size) for each in maps]).mean(dim=0)
 
     @torch.no_grad()
     def _directions(
@@ -115,6 +120,15 @@ class ContrastiveAttribution:
         else:
             return texts
         return normalize(texts - common, dim=-1)
+
+
+def _enlarged_maps(
+    tower: ImageTower, pixels: Float[Tensor, "B 3 H W"], texts: Float[Tensor, "B T D"], *, factor: int
+) -> Float[Tensor, "B T h w"]:
+    """Transformer attribution of a picture of `factor` times the size."""
+    if factor > 1:
+        pixels = interpolate(pixels, scale_factor=factor, mode="bicubic", align_corners=False)
+    return TransformerAttribution()(with_enlarged_grid(tower, factor=factor), pixels, texts)
 
 
 def word_relevance(

@@ -21,7 +21,7 @@ from ecor.clip.towers.enlarged_grid import with_enlarged_grid
 from ecor.clip.towers.image_tower import ImageTower
 from ecor.clip.towers.text_tower import trace_text
 from ecor.convis import ConceptFeatures, ListLexicon
-from ecor.data.heatmap import minmax
+from ecor.data.heatmap import minmax, resize_maps
 from ecor.explain import METHODS, CosineForward, attribute, build_method
 from ecor.explain.methods.attention import word_relevance
 from ecor.explain.methods.captum_adapter import reshape_transform
@@ -405,6 +405,13 @@ def test_contrastive_attribution_of_one_text_alone_is_told_apart_from_the_empty_
     assert_close(found, maps_of("transformer_attribution", tower, pixels, texts - empty), atol=1e-7, rtol=1e-4)
     plain = maps_of("contrastive_attribution", tower, pixels, texts, largest_grid=7)
     assert_close(plain, maps_of("transformer_attribution", tower, pixels, texts))
+    each = [
+        maps_of("contrastive_attribution", tower, pixels, texts, redundant=empty, largest_grid=4 * factor)
+        for factor in (1, 2, 3)
+    ]
+    mean = torch.stack([resize_maps(minmax(scores), (12, 12)) for scores in each]).mean(dim=0)
+    settings = {"redundant": empty, "largest_grid": 12, "all_grids": True}
+    assert_close(maps_of("contrastive_attribution", tower, pixels, texts, **settings), mean)
     with pytest.raises(ValueError, match="largest_grid must be at least 1, got 0"):
         build_method("contrastive_attribution", largest_grid=0)
 

@@ -1,4 +1,7 @@
-"""Precision and reduced JPEG files of a scoring job: chosen once for all its rows, and kept when it is resumed."""
+"""Precision and reduced JPEG files of a scoring job: chosen once for all its rows, and kept when it is resumed.
+
+Covers: `pipelines.scoring.sources.decoded_images`, `pipelines.storage.checkpoint_facts`.
+"""
 
 import json
 from dataclasses import replace
@@ -9,10 +12,13 @@ import pytest
 from PIL import Image
 
 from ecor.checkpoint import load
+from ecor.config.model import Preprocess
 from ecor.data.predictions.parts import read_predictions
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import ScoreConfig
+from pipelines.scoring.inputs import read_input
 from pipelines.scoring.job import plan_job
+from pipelines.scoring.sources.decoded_images import decode_images
 from pipelines.stages import score
 from tests.support.mlflow_databases import new_database
 from tests.support.scoring_without_ray import score_without_ray
@@ -104,6 +110,21 @@ def test_labels_of_an_earlier_version_are_resumed(config, tracking, monkeypatch)
     again = score.run(config, tracking=tracking)
     assert json.loads(record.read_text())["precision"] == "auto"
     assert (again.num_rows, again.digest) == (made.num_rows, made.digest)
+
+
+def test_threads_decode_what_one_decodes(config, tracking):
+    photos = Path(str(config.input))
+    for name in ("a.jpg", "c.jpg"):
+        (photos / name).write_bytes(b"no image")
+    (unit,) = read_input(str(photos), unit_size=100).units
+    preprocess = Preprocess(image_size=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3)
+    one, several = (
+        decode_images(unit.read(), num_images=NUM + 2, preprocess=preprocess, num_threads=number) for number in (1, 3)
+    )
+    assert (len(one.pixels), [Path(each.source).name for each in one.rejected]) == (NUM, ["a.jpg", "c.jpg"])
+    np.testing.assert_array_equal(several.pixels, one.pixels)
+    assert several.origins.equals(one.origins) and several.rejected == one.rejected
+    assert score.run(replace(config, max_rejected=0.5), tracking=tracking).num_rows == NUM
 
 
 def test_reduced_jpegs_change_rows_a_little_and_are_another_job(config, tracking):

@@ -1,7 +1,7 @@
 """Pixels are open_clip's, pictures stand upright, and what is no picture is told apart without crashing.
 
 Covers: `ecor.data.images.collate`, `ecor.data.images.image_error`, `ecor.data.images.png_chunks`,
-`ecor.data.images.preprocessing`.
+`ecor.data.images.preprocessing`, `ecor.data.images.unidentified`.
 """
 
 import io
