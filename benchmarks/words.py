@@ -217,7 +217,7 @@ def compare(study: Study) -> Iterator[tuple[str, dict[str, float]]]:
         ways[f"pool, pruned, {way}"] = (pool, kept(choose(study, pool, is_labelled=is_labelled)))
     number = sum(ways["pool, pruned, labels"][1])
     lot = set(random.Random(study.world.seed).sample(range(len(pool)), number))
-    ways["pool, as many by lot"] = (pool, [index in lot for index in range(len(pool))])
+    ways["pool, as many at random"] = (pool, [index in lot for index in range(len(pool))])
     said = caption_drafts(study)
     ways["captions, not pruned"] = (said, [True] * len(said))
     ways["captions, pruned, labels"] = (said, kept(choose(study, said, is_labelled=True)))

@@ -20,7 +20,7 @@ class Measurement:
     speaks: Float[np.ndarray, " P"]
     """Share of these in which the rationale is among the `top_k` most similar ones of all rationales."""
     chance: float
-    """The same share of a rationale that is drawn by lot."""
+    """The same share of a rationale that is drawn at random."""
     auc: Float[np.ndarray, " P"]
     """Probability that an image of the category is more similar to the rationale than an image of another category."""
     q_value: Float[np.ndarray, " P"]
