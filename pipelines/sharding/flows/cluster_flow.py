@@ -4,6 +4,7 @@ The driver holds folders, counts and shard records, never images.
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -18,7 +19,7 @@ from ray.data import Dataset
 
 from ecor.data.shard_manifest import ShardInfo
 from ecor.storage import filesystem as store
-from pipelines.runtime.ray_data import iter_completed, map_blocks, materialize, raise_causes, wait_for_all
+from pipelines.runtime.ray_data import map_blocks, materialize, raise_causes, run_tasks, wait_for_all
 from pipelines.sharding.deduplication import mark_duplicate_rows
 from pipelines.sharding.inspection import IMAGES_PER_READ, inspect_images, read_inspected_part
 from pipelines.sharding.listing import list_images
@@ -31,6 +32,10 @@ from pipelines.storage.work_ledger import WorkLedger
 
 _IMAGES_PER_BLOCK = 1024
 _IMAGES_PER_BUCKET = 4096
+_FILES_PER_BLOCK = 16
+"""Files of inspected rows, each of a block of images, that are one block when rows are sorted, at least."""
+_TASKS_AHEAD = 256
+"""Shards that are begun, at least: the driver holds a task for each, and looks at all when one ends."""
 _SORTED_BY = ["split", "key"]
 
 
@@ -81,9 +86,15 @@ class ClusterFlow:
     is_local: bool = False
 
     def read_inspected(self, folder: str) -> ClusterRows:
-        """In the object store: `read_parquet` takes seconds to begin, each time it is used."""
-        paths = [{"path": store.join(folder, name)} for name in store.names_in(folder)]
-        parts = ray.data.from_items(paths, override_num_blocks=len(paths))
+        """In the object store: `read_parquet` takes seconds to begin, each time it is used.
+
+        To sort n blocks, Ray Data cuts each into n pieces. The driver holds them all, and those under 100 kB with their
+        rows: so blocks grow with the square root of the rows, and pieces stay at about 250 rows.
+        """
+        paths = [store.join(folder, name) for name in store.names_in(folder)]
+        num_files = max(_FILES_PER_BLOCK, math.isqrt(len(paths)) // 2)
+        blocks = [{"paths": paths[start : start + num_files]} for start in range(0, len(paths), num_files)]
+        parts = ray.data.from_items(blocks, override_num_blocks=len(blocks))
         return ClusterRows(parts.map_batches(_read_batch, batch_size=1, batch_format="pyarrow").materialize())
 
     def spread(self, table: pa.Table) -> ClusterRows:
@@ -97,15 +108,15 @@ class ClusterFlow:
         self, job: ShardJob, units: Sequence[ShardUnit], *, blocks: Sequence[Block], ledger: WorkLedger
     ) -> Iterator[tuple[ShardUnit, Made | None]]:
         sent = ray.put(job)
-        unit_of = {
-            _make_shard.remote(sent, ledger, unit, *(blocks[index].rows for index in unit.pieces)): unit
-            for unit in units
-        }
-        for task in iter_completed(list(unit_of)):
-            yield unit_of[task], ray.get(task)
+
+        def begin(unit: ShardUnit) -> Any:
+            return _make_shard.remote(sent, ledger, unit, *(blocks[index].rows for index in unit.pieces))
+
+        yield from run_tasks(begin, units, num_ahead=_num_ahead())
 
     def all_intact(self, shards: Sequence[tuple[str, ShardInfo]]) -> bool:
-        return all(wait_for_all([_is_intact.remote(folder, info) for folder, info in shards]))
+        checked = run_tasks(lambda shard: _is_intact.remote(*shard), shards, num_ahead=_num_ahead())
+        return all(is_whole for _, is_whole in checked)
 
     def raise_causes(self) -> AbstractContextManager[None]:
         return raise_causes()
@@ -119,13 +130,18 @@ def list_all(source: Source) -> ClusterRows:
     return ClusterRows(tables.repartition(target_num_rows_per_block=_IMAGES_PER_BLOCK).materialize())
 
 
+def _num_ahead() -> int:
+    """Tasks that keep all CPUs busy, and let a cluster that grows on demand see the demand."""
+    return max(_TASKS_AHEAD, 4 * int(ray.cluster_resources().get("CPU", 0)))
+
+
 def _list_batch(batch: pa.Table) -> Iterator[pa.Table]:
     for place in batch["place"].to_pylist():
         yield from list_images(Place(**json.loads(place)))
 
 
 def _read_batch(batch: pa.Table) -> pa.Table:
-    return read_inspected_part(batch["path"][0].as_py())
+    return pa.concat_tables([read_inspected_part(path) for path in batch["paths"][0].as_py()])
 
 
 def _bucket_by_content(table: pa.Table, *, num_buckets: int) -> pa.Table:
