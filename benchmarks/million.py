@@ -23,11 +23,13 @@ import os
 import platform
 import shutil
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -35,12 +37,15 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
+
 from ecor.demo.worlds.registry import set_vocabulary
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import ScoreConfig, ShardConfig
 
 UNIT = 512
 """Images per shard and unit: the default of both stages."""
+PER_FOLDER = 1000
 NUM_REPEATED = 10_000
 STAGES = ("shard", "score")
 REQUESTS = ("create", "read", "write", "names", "modified_at", "remove")
@@ -112,13 +117,31 @@ class CpuAccount:
 
 
 def draw_images(folder: Path, *, num_images: int) -> None:
-    """A folder per category, each with its share of the numbers."""
-    from since import LONG_AGO_S, draw  # torch: the processes of the stages do without
-
+    """A folder per category, with a folder per thousand numbers; the same images each time, all different."""
     categories = sorted(set_vocabulary("demo-small"))
-    for index, category in enumerate(categories):
-        start, stop = (num_images * each // len(categories) for each in (index, index + 1))
-        draw(folder / category, range(start, stop), modified_s=LONG_AGO_S)
+    for block in range(-(-num_images // PER_FOLDER)):
+        place = folder / categories[block % len(categories)] / f"{block:04d}"
+        place.mkdir(parents=True, exist_ok=True)
+        for index, data in enumerate(noise_png(block, number=min(PER_FOLDER, num_images - PER_FOLDER * block))):
+            with open(f"{place}/{index:03d}.png", "wb", buffering=0) as file:  # noqa: PTH123 - a path object is slower
+                file.write(data)
+
+
+def noise_png(seed: int, *, number: int) -> Iterator[bytes]:
+    """PNG files of 32 x 32 pixels in 4 x 4 colours, made without PIL, which takes 0.4 ms for each."""
+    colours = np.random.default_rng(seed).integers(0, 256, (number, 4, 4, 3), dtype=np.uint8)
+    pixels = colours.repeat(8, axis=1).repeat(8, axis=2).reshape(number, 32, 96)
+    rows = np.concatenate(
+        [np.zeros((number, 32, 1), np.uint8), pixels], axis=2
+    )  # each row begins with its filter: none
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 32, 32, 8, 2, 0, 0, 0))
+    for each in rows:
+        data = png_chunk(b"IDAT", zlib.compress(each.tobytes(), 1))
+        yield b"\x89PNG\r\n\x1a\n" + header + data + png_chunk(b"IEND", b"")
+
+
+def png_chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 def counting_hook(folder: str) -> Callable[[], None]:

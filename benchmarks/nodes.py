@@ -94,7 +94,7 @@ def simulated_nodes(number: int) -> Iterator[str]:
         try:
             for index in range(number):
                 head = {"include_dashboard": False} if index == 0 else {}
-                cluster.add_node(num_cpus=1, temp_dir=folder, **head)
+                cluster.add_node(num_cpus=1, **head)
             yield cluster.address
         finally:
             cluster.shutdown()
