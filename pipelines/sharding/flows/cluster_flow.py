@@ -31,9 +31,15 @@ from pipelines.sharding.sources.source_places import Place, Source
 from pipelines.storage.work_ledger import WorkLedger
 
 _IMAGES_PER_BLOCK = 1024
+_NUM_BLOCKS = 500
+"""Blocks of a listing of many images, at least: each costs the driver about 90 kB."""
+_MAX_IMAGES_PER_BLOCK = 65_536
+"""So that a task that is lost and done again is one of minutes."""
 _IMAGES_PER_BUCKET = 4096
-_FILES_PER_BLOCK = 16
-"""Files of inspected rows, each of a block of images, that are one block when rows are sorted, at least."""
+_ROWS_PER_SORTED_BLOCK = 16_384
+"""At least."""
+_ROWS_PER_PIECE = 1024
+"""Of a sorted block, at least: 400 kB."""
 _TASKS_AHEAD = 256
 """Shards that are begun, at least: the driver holds a task for each, and looks at all when one ends."""
 _SORTED_BY = ["split", "key"]
@@ -89,13 +95,12 @@ class ClusterFlow:
         """In the object store: `read_parquet` takes seconds to begin, each time it is used.
 
         To sort n blocks, Ray Data cuts each into n pieces. The driver holds them all, and those under 100 kB with their
-        rows: so blocks grow with the square root of the rows, and pieces stay at about 250 rows.
+        rows: so blocks grow with the square root of the rows, and pieces stay as large as they are.
         """
-        paths = [store.join(folder, name) for name in store.names_in(folder)]
-        num_files = max(_FILES_PER_BLOCK, math.isqrt(len(paths)) // 2)
-        blocks = [{"paths": paths[start : start + num_files]} for start in range(0, len(paths), num_files)]
-        parts = ray.data.from_items(blocks, override_num_blocks=len(blocks))
-        return ClusterRows(parts.map_batches(_read_batch, batch_size=1, batch_format="pyarrow").materialize())
+        paths = [{"path": store.join(folder, name)} for name in store.names_in(folder)]
+        parts = ray.data.from_items(paths, override_num_blocks=len(paths))
+        rows = parts.map_batches(_read_batch, batch_size=1, batch_format="pyarrow").materialize()
+        return _divide(rows, max(_ROWS_PER_SORTED_BLOCK, math.isqrt(_ROWS_PER_PIECE * rows.count())))
 
     def spread(self, table: pa.Table) -> ClusterRows:
         starts = range(0, max(1, table.num_rows), _IMAGES_PER_BLOCK)
@@ -126,8 +131,13 @@ def list_all(source: Source) -> ClusterRows:
     """All files of the input, left-out ones included, as rows of LISTING_SCHEMA."""
     places = [{"place": json.dumps(asdict(place))} for place in (*source.places, *source.left_out_places)]
     one_each = ray.data.from_items(places, override_num_blocks=len(places))
-    tables = one_each.map_batches(_list_batch, batch_size=1, batch_format="pyarrow")
-    return ClusterRows(tables.repartition(target_num_rows_per_block=_IMAGES_PER_BLOCK).materialize())
+    listed = one_each.map_batches(_list_batch, batch_size=1, batch_format="pyarrow").materialize()
+    return _divide(listed, min(max(_IMAGES_PER_BLOCK, listed.count() // _NUM_BLOCKS), _MAX_IMAGES_PER_BLOCK))
+
+
+def _divide(rows: Dataset, num_rows: int) -> ClusterRows:
+    """Computed rows, in blocks of so many."""
+    return ClusterRows(rows.repartition(target_num_rows_per_block=num_rows).materialize())
 
 
 def _num_ahead() -> int:
@@ -141,7 +151,7 @@ def _list_batch(batch: pa.Table) -> Iterator[pa.Table]:
 
 
 def _read_batch(batch: pa.Table) -> pa.Table:
-    return pa.concat_tables([read_inspected_part(path) for path in batch["paths"][0].as_py()])
+    return read_inspected_part(batch["path"][0].as_py())
 
 
 def _bucket_by_content(table: pa.Table, *, num_buckets: int) -> pa.Table:

@@ -465,7 +465,8 @@ def test_two_workers_make_the_same_bytes(world, by_one_worker, cluster, tmp_path
 @pytest.mark.slow
 def test_blocks_of_any_size_make_the_same_bytes(world, by_one_worker, cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(cluster_flow, "_IMAGES_PER_BLOCK", 4)
-    monkeypatch.setattr(cluster_flow, "_FILES_PER_BLOCK", 2)
+    monkeypatch.setattr(cluster_flow, "_ROWS_PER_SORTED_BLOCK", 1)
+    monkeypatch.setattr(cluster_flow, "_ROWS_PER_PIECE", 1)
     monkeypatch.setattr(cluster_flow, "_TASKS_AHEAD", 1)
     shard.run(config_for(world, tmp_path / "many"), cluster=ON_RAY)
     found, expected = (data_files(output) for output in (tmp_path / "many", by_one_worker))
