@@ -100,7 +100,8 @@ class ClusterFlow:
         paths = [{"path": store.join(folder, name)} for name in store.names_in(folder)]
         parts = ray.data.from_items(paths, override_num_blocks=len(paths))
         rows = parts.map_batches(_read_batch, batch_size=1, batch_format="pyarrow").materialize()
-        return _divide(rows, max(_ROWS_PER_SORTED_BLOCK, math.isqrt(_ROWS_PER_PIECE * rows.count())))
+        num_rows = max(_ROWS_PER_SORTED_BLOCK, math.isqrt(_ROWS_PER_PIECE * rows.count()))
+        return _divide(rows, num_rows=num_rows)
 
     def spread(self, table: pa.Table) -> ClusterRows:
         starts = range(0, max(1, table.num_rows), _IMAGES_PER_BLOCK)
@@ -132,12 +133,13 @@ def list_all(source: Source) -> ClusterRows:
     places = [{"place": json.dumps(asdict(place))} for place in (*source.places, *source.left_out_places)]
     one_each = ray.data.from_items(places, override_num_blocks=len(places))
     listed = one_each.map_batches(_list_batch, batch_size=1, batch_format="pyarrow").materialize()
-    return _divide(listed, min(max(_IMAGES_PER_BLOCK, listed.count() // _NUM_BLOCKS), _MAX_IMAGES_PER_BLOCK))
+    num_rows = min(max(_IMAGES_PER_BLOCK, listed.count() // _NUM_BLOCKS), _MAX_IMAGES_PER_BLOCK)
+    return _divide(listed, num_rows=num_rows)
 
 
-def _divide(rows: Dataset, num_rows: int) -> ClusterRows:
-    """Computed rows, in blocks of so many."""
-    return ClusterRows(rows.repartition(target_num_rows_per_block=num_rows).materialize())
+def _divide(rows: Dataset, *, num_rows: int) -> ClusterRows:
+    """Computed rows, in blocks of so many; `strict`, for otherwise blocks are divided and not put together."""
+    return ClusterRows(rows.repartition(target_num_rows_per_block=num_rows, strict=True).materialize())
 
 
 def _num_ahead() -> int:
