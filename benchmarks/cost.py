@@ -43,7 +43,7 @@ MEASURED: Mapping[str, Figure] = {
     "decode": Figure(
         value=3.8, unit="core-ms", what="reading, decoding and resizing a photo for 224 px", section="A million images"
     ),
-    "shard": Figure(value=0.47, unit="core-ms", what="sharding an image of 32 px on Ray", section="A million images"),
+    "shard": Figure(value=0.5, unit="core-ms", what="sharding an image of 32 px on Ray", section="A million images"),
     "score": Figure(
         value=0.58, unit="core-ms", what="scoring an image of 32 px on Ray, tiny tower", section="A million images"
     ),
@@ -51,13 +51,13 @@ MEASURED: Mapping[str, Figure] = {
         value=0.35, unit="core-ms", what="rows from a kept feature, without Ray", section="From kept features"
     ),
     "shard_driver": Figure(
-        value=255, unit="MiB", what="driver of `ecor shard`, few images", section="A million images"
+        value=253, unit="MiB", what="driver of `ecor shard`, few images", section="A million images"
     ),
     "shard_driver_unit": Figure(
-        value=90, unit="kB", what="more of it per unit of 512 images", section="A million images"
+        value=21, unit="kB", what="more of it per unit of 512 images", section="A million images"
     ),
     "score_driver": Figure(
-        value=341, unit="MiB", what="driver of `ecor score`, few images", section="A million images"
+        value=335, unit="MiB", what="driver of `ecor score`, few images", section="A million images"
     ),
     "score_driver_unit": Figure(value=7, unit="kB", what="more of it per unit", section="The driver of scoring"),
     "record": Figure(
@@ -68,7 +68,7 @@ MEASURED: Mapping[str, Figure] = {
     ),
     "files": Figure(value=7, unit="files", what="per unit, shards and labels", section="A million images"),
     "requests": Figure(
-        value=6, unit="requests", what="of the ledgers per unit, both stages", section="A million images"
+        value=5, unit="requests", what="of the ledgers per unit, both stages", section="A million images"
     ),
     "photo": Figure(value=29.5, unit="kB", what="a photo of 400 x 533 pixels", section="A million images"),
     "tar": Figure(value=3.9, unit="kB", what="of a tar beside the photo, with index", section="A million images"),

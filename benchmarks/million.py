@@ -306,8 +306,8 @@ def measure(root: Path, *, args: argparse.Namespace) -> dict[int, list[Job]]:
         num_runs = args.repeats if size <= NUM_REPEATED else 1
         runs = [measure_size(root, num_images=size, run=run, args=args) for run in range(num_runs)]
         found[size] = median_jobs(runs)
-        shutil.rmtree(root / f"photos-{size}", ignore_errors=True)
         (root / f"drawn-{size}").unlink(missing_ok=True)
+        shutil.rmtree(root / f"photos-{size}", ignore_errors=True)
     return found
 
 
