@@ -73,7 +73,7 @@ MEASURED: Mapping[str, Figure] = {
     "photo": Figure(value=29.5, unit="kB", what="a photo of 400 x 533 pixels", section="A million images"),
     "tar": Figure(value=3.9, unit="kB", what="of a tar beside the photo, with index", section="A million images"),
     "row": Figure(value=0.165, unit="kB", what="a row of labels in Parquet", section="A million images"),
-    "feature": Figure(value=1.064, unit="kB", what="a kept feature of ViT-B/32", section="From kept features"),
+    "feature": Figure(value=1_064, unit="bytes", what="a kept feature of ViT-B/32", section="From kept features"),
 }
 
 
@@ -129,7 +129,7 @@ def cost(num_images: int, *, unit: int = UNIT) -> Cost:
         num_requests=round(num_units * value["requests"]),
         tars_gb=gb("photo", "tar"),
         rows_gb=gb("row"),
-        features_gb=gb("feature"),
+        features_gb=gb("feature") / 1000,
     )
 
 
