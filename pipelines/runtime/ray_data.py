@@ -3,10 +3,11 @@
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from queue import Empty, Queue
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import ray
@@ -16,6 +17,8 @@ from ray.data.exceptions import ExecutionTimeoutError
 
 from pipelines.config.infrastructure import ClusterConfig
 from pipelines.runtime.cluster import stall_error
+
+Item = TypeVar("Item")
 
 
 def map_blocks(dataset: Dataset, change: Callable[[pa.Table], pa.Table]) -> Dataset:
@@ -120,6 +123,27 @@ def iter_completed(tasks: Sequence[Any]) -> Iterator[Any]:
                 ray.cancel(task)
             raise stall_error(_no_progress_timeout_s())
         yield from ended
+
+
+def run_tasks(begin: Callable[[Item], Any], items: Iterable[Item], *, num_ahead: int) -> Iterator[tuple[Item, Any]]:
+    """Begin a task per item, some of them ahead; yields each item with its result, in the order in which tasks end.
+
+    Args:
+        begin: begins the task of an item, and returns its reference.
+        items: the items.
+        num_ahead: tasks that are begun and not ended, at most.
+
+    Raises:
+        TimeoutError: as `iter_completed`.
+    """
+    left, begun = iter(items), {}
+    for item in islice(left, num_ahead):
+        begun[begin(item)] = item
+    while begun:
+        task = next(iter_completed(list(begun)))
+        yield begun.pop(task), ray.get(task)
+        for item in islice(left, 1):
+            begun[begin(item)] = item
 
 
 def wait_for_all(tasks: Sequence[Any]) -> list[Any]:

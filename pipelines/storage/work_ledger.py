@@ -117,6 +117,9 @@ class WorkLedger:
 
     def claim_all(self, units: Iterable[str]) -> dict[str, Attempt]:
         """Claim those of the units that are neither done nor held by another job."""
+        units = list(units)
+        if not units:
+            return {}  # no record is read
         heads = self._heads()
         owners = {head.record["owner"] for head in heads.values() if "claim" in head.record}
         alive = {owner: self._holds_lease(owner) for owner in owners}

@@ -4,6 +4,7 @@ The driver holds folders, counts and shard records, never images.
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -18,7 +19,7 @@ from ray.data import Dataset
 
 from ecor.data.shard_manifest import ShardInfo
 from ecor.storage import filesystem as store
-from pipelines.runtime.ray_data import iter_completed, map_blocks, materialize, raise_causes, wait_for_all
+from pipelines.runtime.ray_data import map_blocks, materialize, raise_causes, run_tasks, wait_for_all
 from pipelines.sharding.deduplication import mark_duplicate_rows
 from pipelines.sharding.inspection import IMAGES_PER_READ, inspect_images, read_inspected_part
 from pipelines.sharding.listing import list_images
@@ -30,7 +31,17 @@ from pipelines.sharding.sources.source_places import Place, Source
 from pipelines.storage.work_ledger import WorkLedger
 
 _IMAGES_PER_BLOCK = 1024
+_NUM_BLOCKS = 500
+"""Blocks of a listing of many images, at least: each costs the driver about 90 kB."""
+_MAX_IMAGES_PER_BLOCK = 65_536
+"""So that a task that is lost and done again is one of minutes."""
 _IMAGES_PER_BUCKET = 4096
+_ROWS_PER_SORTED_BLOCK = 16_384
+"""At least."""
+_ROWS_PER_PIECE = 1024
+"""Of a sorted block, at least: 400 kB."""
+_TASKS_AHEAD = 256
+"""Shards that are begun, at least: the driver holds a task for each, and looks at all when one ends."""
 _SORTED_BY = ["split", "key"]
 
 
@@ -81,10 +92,16 @@ class ClusterFlow:
     is_local: bool = False
 
     def read_inspected(self, folder: str) -> ClusterRows:
-        """In the object store: `read_parquet` takes seconds to begin, each time it is used."""
+        """In the object store: `read_parquet` takes seconds to begin, each time it is used.
+
+        To sort n blocks, Ray Data cuts each into n pieces. The driver holds them all, and those under 100 kB with their
+        rows: so blocks grow with the square root of the rows, and pieces stay as large as they are.
+        """
         paths = [{"path": store.join(folder, name)} for name in store.names_in(folder)]
         parts = ray.data.from_items(paths, override_num_blocks=len(paths))
-        return ClusterRows(parts.map_batches(_read_batch, batch_size=1, batch_format="pyarrow").materialize())
+        rows = parts.map_batches(_read_batch, batch_size=1, batch_format="pyarrow").materialize()
+        num_rows = max(_ROWS_PER_SORTED_BLOCK, math.isqrt(_ROWS_PER_PIECE * rows.count()))
+        return _divide(rows, num_rows=num_rows)
 
     def spread(self, table: pa.Table) -> ClusterRows:
         starts = range(0, max(1, table.num_rows), _IMAGES_PER_BLOCK)
@@ -97,15 +114,15 @@ class ClusterFlow:
         self, job: ShardJob, units: Sequence[ShardUnit], *, blocks: Sequence[Block], ledger: WorkLedger
     ) -> Iterator[tuple[ShardUnit, Made | None]]:
         sent = ray.put(job)
-        unit_of = {
-            _make_shard.remote(sent, ledger, unit, *(blocks[index].rows for index in unit.pieces)): unit
-            for unit in units
-        }
-        for task in iter_completed(list(unit_of)):
-            yield unit_of[task], ray.get(task)
+
+        def begin(unit: ShardUnit) -> Any:
+            return _make_shard.remote(sent, ledger, unit, *(blocks[index].rows for index in unit.pieces))
+
+        yield from run_tasks(begin, units, num_ahead=_num_ahead())
 
     def all_intact(self, shards: Sequence[tuple[str, ShardInfo]]) -> bool:
-        return all(wait_for_all([_is_intact.remote(folder, info) for folder, info in shards]))
+        checked = run_tasks(lambda shard: _is_intact.remote(*shard), shards, num_ahead=_num_ahead())
+        return all(is_whole for _, is_whole in checked)
 
     def raise_causes(self) -> AbstractContextManager[None]:
         return raise_causes()
@@ -115,8 +132,19 @@ def list_all(source: Source) -> ClusterRows:
     """All files of the input, left-out ones included, as rows of LISTING_SCHEMA."""
     places = [{"place": json.dumps(asdict(place))} for place in (*source.places, *source.left_out_places)]
     one_each = ray.data.from_items(places, override_num_blocks=len(places))
-    tables = one_each.map_batches(_list_batch, batch_size=1, batch_format="pyarrow")
-    return ClusterRows(tables.repartition(target_num_rows_per_block=_IMAGES_PER_BLOCK).materialize())
+    listed = one_each.map_batches(_list_batch, batch_size=1, batch_format="pyarrow").materialize()
+    num_rows = min(max(_IMAGES_PER_BLOCK, listed.count() // _NUM_BLOCKS), _MAX_IMAGES_PER_BLOCK)
+    return _divide(listed, num_rows=num_rows)
+
+
+def _divide(rows: Dataset, *, num_rows: int) -> ClusterRows:
+    """Computed rows, in blocks of so many; `strict`, for otherwise blocks are divided and not put together."""
+    return ClusterRows(rows.repartition(target_num_rows_per_block=num_rows, strict=True).materialize())
+
+
+def _num_ahead() -> int:
+    """Tasks that keep all CPUs busy, and let a cluster that grows on demand see the demand."""
+    return max(_TASKS_AHEAD, 4 * int(ray.cluster_resources().get("CPU", 0)))
 
 
 def _list_batch(batch: pa.Table) -> Iterator[pa.Table]:

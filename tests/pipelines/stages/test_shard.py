@@ -41,8 +41,9 @@ from pipelines.config.infrastructure import ClusterConfig
 from pipelines.config.stages import ShardConfig
 from pipelines.runtime.balance import Balance
 from pipelines.runtime.cluster import connect
-from pipelines.runtime.ray_data import materialize, ray_data_settings, wait_for_all
+from pipelines.runtime.ray_data import materialize, ray_data_settings, run_tasks, wait_for_all
 from pipelines.sharding.deduplication import mark_duplicate_rows
+from pipelines.sharding.flows import cluster_flow
 from pipelines.sharding.flows.local_flow import local_flow
 from pipelines.sharding.folder_layout import find_source
 from pipelines.sharding.incremental.image_record import RECORD_NAME
@@ -459,6 +460,33 @@ def test_two_workers_make_the_same_bytes(world, by_one_worker, cluster, tmp_path
     assert card_of(tmp_path / "two") == card_of(by_one_worker)
     facts = read_dataset_facts(str(by_one_worker))
     assert card_of(by_one_worker) == dataset_card(facts).splitlines()[1:] and facts.summary is not None
+
+
+@pytest.mark.slow
+def test_blocks_of_any_size_make_the_same_bytes(world, by_one_worker, cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster_flow, "_IMAGES_PER_BLOCK", 4)
+    monkeypatch.setattr(cluster_flow, "_ROWS_PER_SORTED_BLOCK", 1)
+    monkeypatch.setattr(cluster_flow, "_ROWS_PER_PIECE", 1)
+    monkeypatch.setattr(cluster_flow, "_TASKS_AHEAD", 1)
+    shard.run(config_for(world, tmp_path / "many"), cluster=ON_RAY)
+    found, expected = (data_files(output) for output in (tmp_path / "many", by_one_worker))
+    assert found.keys() >= {name for name in expected if not name.startswith("_ledger/")}
+    assert all(found[name] == data for name, data in expected.items() if not name.startswith("_ledger/"))
+
+
+@pytest.mark.slow
+def test_tasks_are_begun_a_few_ahead_and_each_result_is_with_its_item(cluster):
+    begun, ended = [], []
+
+    def begin(item: int) -> ray.ObjectRef:
+        begun.append(item)
+        return ray.remote(num_cpus=1)(lambda: 10 * item).remote()
+
+    for item, result in run_tasks(begin, range(7), num_ahead=3):
+        assert result == 10 * item
+        ended.append(item)
+        assert len(begun) - len(ended) < 3
+    assert sorted(ended) == begun == list(range(7))
 
 
 @pytest.mark.slow

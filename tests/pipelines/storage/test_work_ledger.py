@@ -101,6 +101,12 @@ def test_a_ledger_begins_empty_and_keeps_what_is_committed(folder):
     assert set(at_work(folder).claim_all(["train/0", "train/1", "new"])) == {"new"}
 
 
+def test_to_claim_no_unit_reads_no_record(folder, monkeypatch):
+    ledger = at_work(folder)
+    monkeypatch.setattr(RecordStore, "names", None)
+    assert ledger.claim_all([]) == {}
+
+
 def test_a_ledger_is_left_when_nothing_is_done_and_nobody_works(folder):
     ledger = WorkLedger(folder, owner="a")
     assert ledger.is_unused()
