@@ -2,6 +2,7 @@
 
 python benchmarks/search.py --copies 2000           recall and precision by similarity, on two drawn sets
 python benchmarks/search.py --find 10000 1000000    `ecor find` against NumPy on all features at once
+python benchmarks/search.py --index 10000 100000    `ecor find --index` against the exact search
 python benchmarks/search.py --compare 10000 100000  `ecor copies` on random features
 """
 
@@ -31,6 +32,7 @@ from ecor.demo.worlds.registry import set_vocabulary
 from ecor.model import Recognizer
 from pipelines.reporting.search.copies import compare_all
 from pipelines.reporting.search.feature_folders import open_feature_folders
+from pipelines.reporting.search.feature_index import search_index
 from pipelines.reporting.search.find import search
 from pipelines.reporting.search.neighbours import find_neighbours
 from pipelines.reporting.search.queries import Query
@@ -132,16 +134,21 @@ def measure_copies(*, num_images: int) -> None:
             )
 
 
-def draw_labels(folder: Path, *, num_rows: int) -> str:
-    """A folder of labels with random features."""
-    write_kept_labels(str(folder), _random_units(num_rows))
+def draw_labels(folder: Path, *, num_rows: int, num_centres: int = 0) -> str:
+    """A folder of labels with random features, which lie around some directions if there are centres."""
+    write_kept_labels(str(folder), _random_units(num_rows, num_centres=num_centres))
     return str(folder)
 
 
-def _random_units(num_rows: int) -> Iterator[tuple[object, np.ndarray]]:
+def _random_units(num_rows: int, *, num_centres: int) -> Iterator[tuple[object, np.ndarray]]:
+    centres = unit_vectors(max(1, num_centres), dim=DIM, seed=7)
     for start in range(0, num_rows, UNIT):
         keys = [f"k{number:09d}" for number in range(start, min(start + UNIT, num_rows))]
-        yield rows_of(keys), unit_vectors(len(keys), dim=DIM, seed=start)
+        vectors = unit_vectors(len(keys), dim=DIM, seed=start)
+        if num_centres:
+            near = centres[np.random.default_rng(start).integers(0, num_centres, len(keys))]
+            vectors = _unit(near + vectors.astype(np.float32)).astype(np.float16)
+        yield rows_of(keys), vectors
 
 
 def random_queries() -> tuple[Query, ...]:
@@ -170,6 +177,27 @@ def one_find(folder: str) -> None:
     print(f"{wall_s:.1f} s | {cpu_s:.1f} s | {start_mib:.0f} | {peak:.0f} | {equal} of {NUM_QUERIES}")
 
 
+def one_index(folder: str) -> None:
+    """In a process of its own: the index is made, then read; the exact search says what the best are."""
+    queries, among = random_queries(), open_feature_folders([folder], feature="category")
+    place, start_mib = Path(folder).parent / "index", peak_mib()
+    spent = []
+    for _ in range(2):
+        began, cpu = time.perf_counter(), time.process_time()
+        found = search_index(among, queries, top=TOP, folder=place)
+        spent.append((time.perf_counter() - began, time.process_time() - cpu))
+    peak, began = peak_mib(), time.perf_counter()
+    exact = search(among, queries, top=TOP)
+    exact_s = time.perf_counter() - began
+    best = [(set(found.of(query)[1]), set(exact.of(query)[1])) for query in range(NUM_QUERIES)]
+    recall = sum(len(one & other) for one, other in best) / (NUM_QUERIES * TOP)
+    size = sum(path.stat().st_size for path in place.iterdir()) / MIB
+    print(
+        f"{spent[0][0]:.1f} s | {spent[0][1]:.1f} s | {size:.0f} | {start_mib:.0f} | {peak:.0f} "
+        f"| {1000 * spent[1][0]:.0f} ms | {exact_s:.2f} s | {recall:.1%}"
+    )
+
+
 def _unit(features: np.ndarray) -> np.ndarray:
     wide = features.astype(np.float32)
     return wide / np.linalg.norm(wide, axis=1, keepdims=True)
@@ -191,13 +219,16 @@ def peak_mib() -> float:
 
 
 def measure(kind: str, *, sizes: list[int]) -> None:
-    last = f"equal best {TOP}" if kind == "find" else "near copies"
-    print(
-        f"| features of {DIM} numbers | wall | CPU | MiB before | peak MiB | {last} |\n|---:|---:|---:|---:|---:|---:|"
-    )
+    columns = {
+        "find": ("wall", "CPU", "MiB before", "peak MiB", f"equal best {TOP}"),
+        "compare": ("wall", "CPU", "MiB before", "peak MiB", "near copies"),
+        "index": ("made in", "CPU", "MiB", "MiB before", "peak MiB", "searches", "exact", f"recall of {TOP}"),
+    }[kind]
+    print(f"| features of {DIM} numbers | {' | '.join(columns)} |\n|{'---:|' * (1 + len(columns))}")
     for num_rows in sizes:
         with tempfile.TemporaryDirectory() as folder:
-            place = draw_labels(Path(folder) / "labels", num_rows=num_rows)
+            centres = num_rows // 100 if kind == "index" else 0
+            place = draw_labels(Path(folder) / "labels", num_rows=num_rows, num_centres=centres)
             done = subprocess.run(
                 [sys.executable, __file__, f"--one-{kind}", place], capture_output=True, text=True, check=False
             )
@@ -206,21 +237,26 @@ def measure(kind: str, *, sizes: list[int]) -> None:
         print(f"| {num_rows:,} | {done.stdout.splitlines()[-1]} |", flush=True)
 
 
+MEASURED = {"find": one_find, "index": one_index, "compare": one_compare}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--copies", type=int, metavar="IMAGES")
     parser.add_argument("--find", type=int, nargs="+", metavar="IMAGES")
+    parser.add_argument("--index", type=int, nargs="+", metavar="IMAGES")
     parser.add_argument("--compare", type=int, nargs="+", metavar="IMAGES")
-    parser.add_argument("--one-find", help=argparse.SUPPRESS)
-    parser.add_argument("--one-compare", help=argparse.SUPPRESS)
+    for kind in MEASURED:
+        parser.add_argument(f"--one-{kind}", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.one_find or given.one_compare:
-        return one_find(given.one_find) if given.one_find else one_compare(given.one_compare)
+    for kind, one in MEASURED.items():
+        if place := getattr(given, f"one_{kind}"):
+            return one(place)
     print(f"`python {' '.join(sys.argv)}`, {platform.machine()}, {os.cpu_count()} CPUs, ", end="")
     print(f"torch {torch.__version__}, {date.today()}, load {os.getloadavg()[0]:.0f}\n", flush=True)
     if given.copies:
         measure_copies(num_images=given.copies)
-    for kind in ("find", "compare"):
+    for kind in MEASURED:
         if sizes := getattr(given, kind):
             measure(kind, sizes=sizes)
     return None

@@ -143,6 +143,9 @@ class FindConfig(CheckedSettings):
     """Folder of the result: a table and a page."""
     top: int = 100
     """Images that each search returns, the most similar first."""
+    index: LocalPath | None = None
+    """Folder on this machine for an index of the features, which the first search makes and later ones read: for many
+    millions of images; nearly exact (`pip install 'ecor[index]'`). None: every feature is compared."""
     feature: FeatureName = "category"
     """Feature of an image that is compared, where the two prompts have visual tokens of their own; `category` is what
     `ecor explain --text` reads."""

@@ -1,4 +1,4 @@
-"""Find labelled images by a sentence or a picture: one exact pass over their kept features (`ecor find`).
+"""Find labelled images by a sentence or a picture: an exact pass over their features, or an index (`ecor find`).
 
 The output folder is published whole; the record is written last:
 
@@ -8,6 +8,7 @@ find.json      searches, settings and digests
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from pipelines.reporting.search.feature_folders import (
     open_feature_folders,
     without_feature,
 )
+from pipelines.reporting.search.feature_index import search_index
 from pipelines.reporting.search.picture_page import PictureGroup, ShownImage, draw_page
 from pipelines.reporting.search.queries import Query, encode_queries
 from pipelines.reporting.search.result_folder import (
@@ -115,7 +117,11 @@ def _search(
     model = open_model(address, precision=kept.features.image_side.precision)
     kept.require_image_side(model.image_side, model=address)
     queries = encode_queries(model, texts=config.text, images=config.image, feature=config.feature)
-    best, found = search(among, queries, top=config.top), []
+    if config.index is None:
+        best = search(among, queries, top=config.top)
+    else:
+        best = search_index(among, queries, top=config.top, folder=Path(config.index))
+    found = []
     for index, query in enumerate(queries):
         similarity, numbers = best.of(index)
         found.append((query, list(zip(similarity.tolist(), among.read_images(numbers.tolist()), strict=True))))

@@ -41,6 +41,10 @@ class TopK:
             best = np.argsort(-similarity, kind="stable")[: self.k]
             self._similarity[query], self._number[query] = similarity[best], number[best]
 
+    def set_best(self, query: int, *, similarity: Float32[np.ndarray, " K"], number: Int64[np.ndarray, " K"]) -> None:
+        """Take the result of another search for a query: numbers and similarities, best first."""
+        self._similarity[query], self._number[query] = similarity, number
+
     def of(self, query: int) -> tuple[Float32[np.ndarray, " K"], Int64[np.ndarray, " K"]]:
         """Similarities and numbers for a query, best first; fewer than k where there are fewer images."""
         return self._similarity[query], self._number[query]

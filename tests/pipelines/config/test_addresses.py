@@ -17,7 +17,7 @@ PLACES = (
     *("cache_dir", "work", "weights", "predictions", "compare", "beside", "projection", "explain_projection"),
     *("audit", "labels", "judged", "policy", "decisions", "sample", "before", "after", "image_root", "reviewed"),
     *("corrections", "source", "others", "seen", "init_from", "address", "features", "since"),
-    *("categories", "images", "captions", "descriptors", "wordnet_folder"),
+    *("categories", "images", "captions", "descriptors", "wordnet_folder", "index"),
 )
 CONFIGS = sorted(
     {
