@@ -41,11 +41,11 @@ MEASURED: Mapping[str, Figure] = {
         value=915, unit="photos per core-s", what="sharding, each photo decoded, without Ray", section="Sharding"
     ),
     "decode": Figure(
-        value=3.8, unit="core-ms", what="reading, decoding and resizing a photo for 224 px", section="A million images"
+        value=3.3, unit="core-ms", what="reading, decoding and resizing a photo for 224 px", section="A million images"
     ),
     "shard": Figure(value=0.5, unit="core-ms", what="sharding an image of 32 px on Ray", section="A million images"),
     "score": Figure(
-        value=0.58, unit="core-ms", what="scoring an image of 32 px on Ray, tiny tower", section="A million images"
+        value=0.24, unit="core-ms", what="scoring an image of 32 px on Ray, tiny tower", section="A million images"
     ),
     "features": Figure(
         value=0.35, unit="core-ms", what="rows from a kept feature, without Ray", section="From kept features"
@@ -54,12 +54,12 @@ MEASURED: Mapping[str, Figure] = {
         value=253, unit="MiB", what="driver of `ecor shard`, few images", section="A million images"
     ),
     "shard_driver_unit": Figure(
-        value=21, unit="kB", what="more of it per unit of 512 images", section="A million images"
+        value=30, unit="kB", what="more of it per unit of 512 images", section="A million images"
     ),
     "score_driver": Figure(
         value=335, unit="MiB", what="driver of `ecor score`, few images", section="A million images"
     ),
-    "score_driver_unit": Figure(value=7, unit="kB", what="more of it per unit", section="The driver of scoring"),
+    "score_driver_unit": Figure(value=16, unit="kB", what="more of it per unit", section="A million images"),
     "record": Figure(
         value=0.3,
         unit="kB",
