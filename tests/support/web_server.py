@@ -1,11 +1,21 @@
 """A web server on this machine whose answers a test chooses, path by path."""
 
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -17,6 +27,7 @@ class WebServer(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.scheme = "http"
         self.answers: dict[str, bytes | Answer] = {}
         """By path and query as they are sent."""
         self.asked: Counter[str] = Counter()
@@ -30,7 +41,7 @@ class WebServer(ThreadingHTTPServer):
 
     def url(self, path: str, *, host: str | None = None) -> str:
         """The address of a path."""
-        return f"http://{host or '127.0.0.1'}:{self.server_port}{path}"
+        return f"{self.scheme}://{host or '127.0.0.1'}:{self.server_port}{path}"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -74,10 +85,35 @@ def in_turn(*answers: Answer) -> Answer:
     return lambda request: (left.pop(0) if len(left) > 1 else left[0])(request)
 
 
+def make_certificate(folder: Path, *, days: int = 1) -> Path:
+    """A key and a certificate for 127.0.0.1, signed by itself, in one PEM file; valid from yesterday on."""
+    key, yesterday = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC) - timedelta(days=1)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    addresses = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    made = (
+        x509.CertificateBuilder(issuer_name=name, subject_name=name, public_key=key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(yesterday)
+        .not_valid_after(yesterday + timedelta(days=1 + days))
+        .add_extension(addresses, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path = folder / "certificate.pem"
+    path.write_bytes(secret + made.public_bytes(Encoding.PEM))
+    return path
+
+
 @contextmanager
-def serve() -> Iterator[WebServer]:
-    """A server, until the block ends."""
+def serve(*, certificate: Path | None = None) -> Iterator[WebServer]:
+    """A server, until the block ends; with a certificate, by HTTPS."""
     with WebServer() as server:
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+            server.scheme = "https"
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         try:
             yield server

@@ -66,6 +66,8 @@ from pipelines.scoring.work_units import ImageItem, ListingUnit, ShardUnit, unit
 from pipelines.stages import score
 from pipelines.tracking import model_registry
 from pipelines.tracking.model_versions import ModelVersion
+from tests.support.image_forms import FORMS
+from tests.support.image_forms import pictures as form_pictures
 from tests.support.mlflow_databases import new_database
 from tests.support.prediction_rows import random_table
 from tests.support.processes import cpus_held, hit, kill_one
@@ -599,6 +601,21 @@ def test_rows_are_the_recognizers_own(
     assert run.data.metrics["num_rows"] == 22
     assert run.data.tags["ecor.input_digest"] == predictions.parents.input_digest
     assert run.data.tags["ecor.predictions_digest"] == predictions.digest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["parquet", "zip"])
+def test_images_within_files_are_labelled_by_actors_too(
+    one_cpu: None, checkpoint: str, tracking: TrackingConfig, tmp_path: Path, form: str
+) -> None:
+    place = FORMS[form](form_pictures(), tmp_path)
+    found = {}
+    for name, on in (("ray", ON_RAY), ("here", ClusterConfig(num_cpus=1))):
+        config = config_of(place, tmp_path / name, model=checkpoint, unit_size=4)
+        score.run(config, cluster=on, tracking=tracking)
+        rows = read_predictions(config.output).to_pandas().sort_values("source")
+        found[name] = list(zip(rows["source"], rows["category"], rows["confidence"].round(5), strict=True))
+    assert len(found["ray"]) == len(form_pictures()) and found["ray"] == found["here"]
 
 
 def check_rows(rows: pd.DataFrame, *, checkpoint: str, scoring: ScoringConfig) -> None:

@@ -32,7 +32,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ecor.data.shard_manifest import ShardManifest, read_shard_manifest, write_shard_manifest
-from ecor.data.shards import read_shard
+from ecor.data.shards import read_index, read_shard
 from ecor.data.vocabulary import vocabulary_from_mapping
 from pipelines.__main__ import EXIT_INTERRUPTED
 from pipelines.cards.dataset_card import dataset_card
@@ -54,6 +54,7 @@ from pipelines.sharding.shard_units import pieces_of
 from pipelines.sharding.shards_folder import read_finished
 from pipelines.stages import shard
 from pipelines.storage.work_ledger import WorkLedger
+from tests.support.image_forms import CATEGORIES, FORMS, pictures
 from tests.support.processes import cpus_held, hit
 
 VOCABULARY = {
@@ -472,6 +473,26 @@ def test_blocks_of_any_size_make_the_same_bytes(world, by_one_worker, cluster, t
     found, expected = (data_files(output) for output in (tmp_path / "many", by_one_worker))
     assert found.keys() >= {name for name in expected if not name.startswith("_ledger/")}
     assert all(found[name] == data for name, data in expected.items() if not name.startswith("_ledger/"))
+
+
+@pytest.mark.slow
+def test_images_within_files_are_sharded_by_workers_too(cluster, tmp_path):
+    """Rows of Parquet, a zip, and the tars of another tool."""
+    images = pictures()
+
+    def sharded(place: Path, output: Path, on: ClusterConfig) -> list[tuple[str, str | None]]:
+        (split,) = shard.run(ShardConfig(input=str(place), output=str(output), split_shares={"train": 1.0}), cluster=on)
+        folder = str(output / split)
+        tables = [read_index(folder, info) for info in read_shard_manifest(folder).shards]
+        rows = pa.concat_tables(tables).select(["sha256", "category"]).to_pylist()
+        return sorted((row["sha256"], row["category"]) for row in rows)
+
+    for form in ("parquet", "zip", "web_dataset"):
+        (tmp_path / form).mkdir()
+        place = FORMS[form](images, tmp_path / form)
+        found = sharded(place, tmp_path / form / "on_ray", ON_RAY)
+        assert len(found) == len(images) and {category for _, category in found} == set(CATEGORIES), form
+        assert found == sharded(place, tmp_path / form / "here", ClusterConfig(num_cpus=1)), form
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
 import gzip
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +16,7 @@ import pytest
 
 from ecor.storage.retries import RetryLaterError
 from ecor.storage.web.web_reader import WebError, WebLimits, WebReader, web_reader
-from tests.support.web_server import WebServer, redirect, send, serve
+from tests.support.web_server import WebServer, make_certificate, redirect, send, serve
 
 MOST = 1000
 SECONDS = 1.5
@@ -306,3 +308,36 @@ def test_a_process_has_one_reader_for_a_list_of_hosts(server: WebServer, tmp_pat
     if child == 0:  # a thread is not copied: the child has a reader of its own
         os._exit(0 if web_reader((server.host,)).read(server.url("/a.png")) == b"image" else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+READ = """
+import sys
+from ecor.storage.web.web_reader import WebReader
+sys.stdout.buffer.write(WebReader((sys.argv[1],)).read(sys.argv[2]))
+"""
+
+
+def read_with(certificates: Path, server: WebServer, path: str) -> subprocess.CompletedProcess[bytes]:
+    """Read in a new process that trusts these certificates: OpenSSL looks for them once."""
+    environment = {**os.environ, "SSL_CERT_FILE": str(certificates)}
+    words = [sys.executable, "-c", READ, server.host, server.url(path)]
+    return subprocess.run(words, env=environment, capture_output=True, check=False, timeout=60)
+
+
+def test_https_is_read_where_the_certificate_is_trusted_only(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    own, other = make_certificate(tmp_path), make_certificate(tmp_path / "other")
+    with serve(certificate=own) as server:
+        server.answers |= {"/a.png": b"pixels", "/old.png": redirect("/a.png")}
+        assert [read_with(own, server, path).stdout for path in ("/a.png", "/old.png")] == [b"pixels"] * 2
+        refused = read_with(other, server, "/a.png")
+    assert refused.returncode != 0 and b"pixels" not in refused.stdout
+    assert b"WebError: https://127.0.0.1" in refused.stderr and b"CERTIFICATE_VERIFY_FAILED" in refused.stderr
+
+
+def test_a_certificate_that_has_expired_is_an_error_at_once(tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path, days=-1)
+    with serve(certificate=certificate) as server:
+        server.answers["/a.png"] = b"pixels"
+        refused = read_with(certificate, server, "/a.png")
+    assert b"WebError" in refused.stderr and b"certificate has expired" in refused.stderr
