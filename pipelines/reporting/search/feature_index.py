@@ -16,8 +16,9 @@ from pipelines.reporting.search.queries import Query
 from pipelines.reporting.search.top_k import TopK
 from pipelines.runtime.console import progress_bar, say
 
-_LEAST_EXPANSION = 64
-"""Candidates that a search keeps at least (ef in the paper): usearch's default."""
+_EXPANSION, _LEAST_EXPANSION = 40, 4000
+"""Candidates that a search keeps (ef in the paper), per result and at least. usearch's default of 64 finds half of the
+best for a sentence, whose feature is far from those of all images (`docs/find.md`)."""
 
 
 def search_index(among: FeatureFolders, queries: Sequence[Query], *, top: int, folder: Path) -> TopK:
@@ -43,7 +44,7 @@ def search_index(among: FeatureFolders, queries: Sequence[Query], *, top: int, f
     if not path.exists():
         _make_index(among, path)
     index = Index(
-        ndim=len(queries[0].feature), metric="ip", dtype="f16", expansion_search=max(_LEAST_EXPANSION, 2 * top)
+        ndim=len(queries[0].feature), metric="ip", dtype="f16", expansion_search=max(_LEAST_EXPANSION, _EXPANSION * top)
     )
     try:
         index.view(str(path))
