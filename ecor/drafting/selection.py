@@ -93,7 +93,7 @@ def preference_order(number: int, evidence: Evidence | None) -> list[int]:
     """Candidates in the order in which a category keeps them: by AUC where it was measured, then as they came."""
     if evidence is None:
         return list(range(number))
-    return np.argsort(-np.nan_to_num(evidence.measurement.auc, nan=0.0), kind="stable").tolist()
+    return _best_first(evidence.measurement)
 
 
 def repeated_candidates(
@@ -104,9 +104,13 @@ def repeated_candidates(
     pruning: PruningConfig,
 ) -> Int[np.ndarray, " P"]:
     """Near duplicates among P pairs, each of one that separates better (see `near_duplicates`)."""
-    order = np.argsort(-np.nan_to_num(measurement.auc, nan=0.0), kind="stable").tolist()
-    limit = pruning.max_rationale_similarity
+    limit, order = pruning.max_rationale_similarity, _best_first(measurement)
     return near_duplicates(features, categories=categories, order=order, max_similarity=limit)
+
+
+def _best_first(measurement: Measurement) -> list[int]:
+    """By AUC; of equals, and where it was not measured, as they came."""
+    return np.argsort(-np.nan_to_num(measurement.auc, nan=0.0), kind="stable").tolist()
 
 
 def _judged(index: int, evidence: Evidence, *, pruning: PruningConfig) -> Decision:

@@ -35,7 +35,9 @@ class DecodedImages:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Pixels:
+class DecodedImage:
+    """One image that can be used."""
+
     values: UInt8[np.ndarray, "3 H W"]
     is_multipicture: bool
 
@@ -58,7 +60,7 @@ def decode_images(
         num_threads: threads that decode.
     """
     jpeg_side = JPEG_MARGIN * max(preprocess.image_size) if fast_jpeg else None
-    decode = partial(_decode_image, preprocess=preprocess, jpeg_side=jpeg_side)
+    decode = partial(decode_item, preprocess=preprocess, jpeg_side=jpeg_side)
     pixels_B3HW = np.empty((num_images, 3, *preprocess.image_size), dtype=np.uint8)
     origins: dict[str, list[Any]] = {name: [] for name in ORIGIN_SCHEMA.names}
     rejected, num_decoded, num_multipicture = [], 0, 0
@@ -82,9 +84,16 @@ def decode_images(
     )
 
 
-def _decode_image(
-    item: ImageItem | Rejection, *, preprocess: Preprocess, jpeg_side: int | None
-) -> "_Pixels | Rejection":
+def decode_item(
+    item: ImageItem | Rejection, *, preprocess: Preprocess, jpeg_side: int | None = None
+) -> DecodedImage | Rejection:
+    """Decode an image that was read; one that could not be read stays a rejection.
+
+    Args:
+        item: an encoded image.
+        preprocess: the model's transform.
+        jpeg_side: as of `ecor.data.images.decoding.decode_file`.
+    """
     if isinstance(item, Rejection):
         return item
     try:
@@ -92,7 +101,7 @@ def _decode_image(
         values = image_to_pixels(decoded.picture, preprocess=preprocess)
     except ImageError as error:
         return Rejection(source=item.source, stage="decode", reason=error.reason, detail=error.detail)
-    return _Pixels(values=values, is_multipicture=decoded.is_multipicture)
+    return DecodedImage(values=values, is_multipicture=decoded.is_multipicture)
 
 
 @contextmanager

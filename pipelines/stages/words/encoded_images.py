@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,13 +14,13 @@ from jaxtyping import Int
 from ecor.clip.feature_types import ImageFeatures
 from ecor.config.checks import require
 from ecor.data.images.decoding import ImageError, decode_image
-from ecor.data.images.preprocessing import image_to_pixels
 from ecor.data.name_parsing import normalise_name
 from ecor.model import NOT_FINITE, Recognizer
 from ecor.storage.members.member_address import MARK
 from pipelines.reporting.embedded_image import EmbeddedImage, make_thumbnail
 from pipelines.runtime.console import progress_bar
 from pipelines.scoring.inputs import ImageInput
+from pipelines.scoring.sources.decoded_images import DecodedImage, decode_item
 from pipelines.scoring.work_units import ImageItem, ImageUnit, ListingUnit, Rejection
 
 _NUM_READERS = 8
@@ -178,19 +179,22 @@ def _read_batches(images: ImageInput, *, size: int) -> Iterator[list[tuple[int, 
 def _encode_batch(
     model: Recognizer, batch: Sequence[tuple[int, ImageItem | Rejection]], *, readers: ThreadPoolExecutor
 ) -> _Batch:
-    rejected = [each for _, each in batch if isinstance(each, Rejection)]
-    items = [(unit, each) for unit, each in batch if isinstance(each, ImageItem)]
-    decoded = list(readers.map(lambda item: _pixels(item[1], model=model), items))
-    rejected += [each for each in decoded if isinstance(each, Rejection)]
-    pixels = [each for each in decoded if not isinstance(each, Rejection)]
-    items = [item for item, each in zip(items, decoded, strict=True) if not isinstance(each, Rejection)]
+    decode = partial(decode_item, preprocess=model.backbone.preprocess)
+    decoded = list(readers.map(decode, (each for _, each in batch)))
+    rejected = [each for each in decoded if isinstance(each, Rejection)]
+    pixels = [each.values for each in decoded if isinstance(each, DecodedImage)]
+    items = [
+        (unit, item)
+        for (unit, item), each in zip(batch, decoded, strict=True)
+        if isinstance(item, ImageItem) and isinstance(each, DecodedImage)
+    ]
     if not pixels:
         return _Batch(items=(), features=None, rejected=tuple(rejected))
     found = model.image_features(torch.from_numpy(np.stack(pixels)))
     on_cpu = ImageFeatures(rationale=found.rationale.cpu(), category=found.category.cpu())
     finite = on_cpu.is_finite
     rejected += [
-        _rejection(item, "encode", "not_finite", f"it {NOT_FINITE}")
+        Rejection(source=item.source, stage="encode", reason="not_finite", detail=f"it {NOT_FINITE}")
         for (_, item), is_finite in zip(items, finite.tolist(), strict=True)
         if not is_finite
     ]
@@ -201,17 +205,6 @@ def _encode_batch(
     )
     features = on_cpu.select(finite.nonzero().squeeze(1)) if kept else None
     return _Batch(items=kept, features=features, rejected=tuple(rejected))
-
-
-def _pixels(item: ImageItem, *, model: Recognizer) -> np.ndarray | Rejection:
-    try:
-        return image_to_pixels(decode_image(item.data), preprocess=model.backbone.preprocess)
-    except ImageError as error:
-        return _rejection(item, "decode", error.reason, error.detail)
-
-
-def _rejection(item: ImageItem, stage: str, reason: str, detail: str) -> Rejection:
-    return Rejection(source=item.source, stage=stage, reason=reason, detail=detail)
 
 
 def _described(item: ImageItem, *, unit: int, root: str, known: frozenset[str]) -> EncodedImage:
