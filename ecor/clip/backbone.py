@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from ecor.clip.construction import ClipParts, build_clip, model_digest, model_preprocess, write_clip
+from ecor.clip.construction import ClipParts, build_clip, image_architecture, model_digest, model_preprocess, write_clip
 from ecor.clip.feature_types import unit_features
 from ecor.clip.open_clip_api import ModifiedResNet, VisionTransformer, set_model_preprocess_cfg
 from ecor.clip.towers.causal_text import CausalText, causal_text_of
 from ecor.clip.towers.image_forward import check_prompts, encode_pixels
+from ecor.clip.towers.image_groups import encode_in_groups
 from ecor.clip.towers.reduced_tower import with_reduced_image_tower
 from ecor.clip.towers.text_forward import replace_embeddings
 from ecor.clip.towers.text_tokenizer import TextTokenizer
@@ -23,8 +24,6 @@ from ecor.config.checks import require
 from ecor.config.model import BackboneConfig
 
 _TEXTS_PER_PASS = 256
-_TEXT_SETTINGS = ("text_cfg", "multimodal_cfg", "custom_text", "init_logit_scale", "init_logit_bias")
-"""Settings of open_clip's architectures that have no part in an image's feature."""
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -115,9 +114,7 @@ class Backbone(nn.Module):
     @cached_property
     def image_tower_digest(self) -> str:
         """sha256 of the image tower's architecture, preprocessing and weights: equal where another text tower is."""
-        architecture = self.architecture
-        kept = {name: value for name, value in architecture["model_cfg"].items() if name not in _TEXT_SETTINGS}
-        return model_digest(self.model.visual.state_dict(), architecture={**architecture, "model_cfg": kept})
+        return model_digest(self.model.visual.state_dict(), architecture=image_architecture(self.architecture))
 
     @property
     def architecture(self) -> dict[str, Any]:
@@ -198,12 +195,17 @@ class Backbone(nn.Module):
                 or has another width.
         """
         self.check_tokens(tokens)
+        if torch.is_grad_enabled() or self.device.type != "cpu":
+            return self._encode_group(images, tokens=tokens, fp32=fp32)
+        precision = "bf16" if self._reduces_weights and not fp32 else "fp32"
+        return encode_in_groups(partial(self._encode_group, tokens=tokens, fp32=fp32), images, precision=precision)
+
+    def _encode_group(self, images: Tensor, *, tokens: Tensor | None, fp32: bool) -> Tensor:
         pixels = images.to(self.device) if images.is_floating_point() else self.normalise(images)
         if self._reduces_weights and not fp32 and not torch.is_grad_enabled():
             return unit_features(self._encode(self._reduced_model, pixels.to(torch.bfloat16), tokens))
         with nullcontext() if fp32 else self.autocast():
-            features = self._encode(self.model, pixels, tokens)
-        return unit_features(features)
+            return unit_features(self._encode(self.model, pixels, tokens))
 
     def check_tokens(self, tokens: Float[Tensor, "depth M W"] | None) -> None:
         """Check that the image tower accepts visual prompt tokens; ValueError says why it does not."""
@@ -231,13 +233,12 @@ class Backbone(nn.Module):
     def _encode_padded(self, texts: list[str], *, context: Tensor | None, fp32: bool) -> Tensor:
         num_learned = 0 if context is None else len(context)
         ids = self.text_tokenizer.padded_ids(texts, num_learned=num_learned).to(self.device)
-        with nullcontext() if fp32 else self.autocast():
-            if context is None or not len(context):
-                features = self.model.encode_text(ids)
-            else:
-                with replace_embeddings(self.token_embedding, context, start=self.text_tokenizer.num_start_tokens):
-                    features = self.model.encode_text(ids)
-        return unit_features(features)
+        inserted: AbstractContextManager[Any] = nullcontext()
+        if context is not None and len(context):
+            start = self.text_tokenizer.num_start_tokens
+            inserted = replace_embeddings(self.token_embedding, context, start=start)
+        with nullcontext() if fp32 else self.autocast(), inserted:
+            return unit_features(self.model.encode_text(ids))
 
     def word_embeddings(self, words: str) -> Float[Tensor, "L W"]:
         """The token embeddings of some words, without start and end token (fp32, detached).

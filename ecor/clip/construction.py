@@ -15,6 +15,8 @@ from ecor.clip.open_clip_api import HFTokenizer, SimpleTokenizer, open_clip
 from ecor.config.model import Preprocess
 
 _TRANSIENT_KEYS = ("timm_model_pretrained", "hf_model_pretrained")  # sources of weights; not architecture
+_TEXT_SETTINGS = ("text_cfg", "multimodal_cfg", "custom_text", "init_logit_scale", "init_logit_bias")
+"""Settings of open_clip's architectures that have no part in an image's feature."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +90,12 @@ def model_digest(weights: Mapping[str, Any], *, architecture: dict[str, Any]) ->
         hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         hasher.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return hasher.hexdigest()
+
+
+def image_architecture(architecture: dict[str, Any]) -> dict[str, Any]:
+    """The settings of an architecture that have a part in an image's feature."""
+    kept = {name: value for name, value in architecture["model_cfg"].items() if name not in _TEXT_SETTINGS}
+    return {**architecture, "model_cfg": kept}
 
 
 def write_clip(

@@ -122,6 +122,16 @@ def cost_per_image(portions: Sequence[Spent]) -> Cost:
     )
 
 
+def first_use(portions: Sequence[Spent]) -> tuple[Cost, Cost]:
+    """What the first of repeated portions took beyond the others, and the mean cost per image of these.
+
+    Libraries that are imported and buffers that are filled at their first use make the first portion slower.
+    """
+    first, *others = portions
+    image = cost_per_image(others or portions)
+    return fixed_cost(first, variable=image.times(first.num_images)), image
+
+
 def fixed_cost(whole: Spent, *, variable: Cost) -> Cost:
     """What is left of a measured stage without the part that grows with the number of images; never below 0."""
     return cost_once(

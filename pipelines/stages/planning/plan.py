@@ -145,20 +145,20 @@ def _probe(config: PipelineConfig, *, listed: _Listed, workspace: Workspace, pla
         cluster=place(on_ray=machines.trains_on_ray),
         seconds=plan.probe_s,
     )
-    say("plan: trying score")
-    contest, final = _probe_scores(
-        config, listed=listed, shard=shard, checkpoint=train.checkpoint, workspace=workspace, plan=plan
-    )
     say("plan: trying the stages after it")
     rehearsal = rehearse(
         config,
         checkpoint=train.checkpoint,
         shards=shard.large,
         num_images=train.num_validation,
-        image=contest.image,
+        explained_share=min(1.0, config.score.explain_sample / max(1, scored.num_images)),
         workspace=workspace,
         contest=place(on_ray=machines.contests_on_ray),
         final=place(on_ray=machines.scores_on_ray),
+    )
+    say("plan: trying score")
+    contest, final = _probe_scores(
+        config, listed=listed, shard=shard, checkpoint=train.checkpoint, workspace=workspace, plan=plan
     )
     return Probes(
         database=database.first if makes_database(config) else database.opening,

@@ -14,18 +14,18 @@ from pipelines.tracking import model_registry
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rehearsal:
-    """Time of each stage on the sample."""
+    """Time of each stage on the sample, as it runs for the first time in a process."""
 
     register: Cost
-    contest: Cost
-    """`score` without its images, as it runs for validation."""
-    score: Cost
-    """The same, as it runs at the end."""
+    contest: Spent
+    """`score` as it runs for validation, with the images of the sample's validation split."""
     evaluate: Cost
     """Of a few hundred rows; imports are in it."""
+    promote: Cost
+    score: Spent
+    """`score` as it runs at the end, with the same images."""
     evaluate_again: Cost
     """In a process that has evaluated before."""
-    promote: Cost
     card: Cost
     """Per picture of the report's gallery."""
     report: Cost
@@ -80,19 +80,19 @@ def rehearse(
     checkpoint: str,
     shards: str,
     num_images: int,
-    image: Cost,
+    explained_share: float,
     workspace: Workspace,
     contest: ClusterConfig,
     final: ClusterConfig,
 ) -> Rehearsal:
-    """Register, score and evaluate on validation, promote, evaluate again, and report.
+    """Run the stages after `train` in their order, before anything else in this process has used what they use.
 
     Args:
         config: of the pipeline; places are replaced.
         checkpoint: folder of a trained model.
         shards: folder of shards of the sample.
-        num_images: of their validation split.
-        image: cost of labelling an image, which is taken from the time of `score`.
+        num_images: of their validation split, which both runs of `score` label.
+        explained_share: share of the images that get heat maps at the end, if any do.
         workspace: where everything goes.
         contest: where `score` runs for validation: in this process, or on a Ray started here.
         final: where it runs at the end.
@@ -102,47 +102,47 @@ def rehearse(
         OSError: when a disk or a store fails.
     """
     labels, evaluation, tracking = workspace.path("labels"), workspace.path("evaluation"), workspace.tracking
-    spent: dict[str, Spent] = {}
     watch = Stopwatch()
     with quiet():
         version = register.run(replace(config.register, checkpoint=checkpoint, alias=CANDIDATE), tracking=tracking)
-        spent["register"] = watch.read()
-        scoring = _validation(config, shards=shards, model=version.uri, output=labels)
-        score.run(scoring, cluster=contest, tracking=tracking)
-        spent["contest"] = spent["score"] = watch.read()
-        if final != contest:
-            score.run(replace(scoring, output=f"{labels}-final"), cluster=final, tracking=tracking)
-            spent["score"] = watch.read()
-        for name in ("evaluate", "evaluate_again"):
-            evaluate.run(EvaluateConfig(predictions=(labels,), output=f"{evaluation}-{name}"), tracking=tracking)
-            spent[name] = watch.read()
-        promotion = replace(config.promote, model=version.uri, evaluation=f"{evaluation}-evaluate")
-        promote.run(replace(promotion, champion_evaluation=None), tracking=tracking)
-        spent["promote"] = watch.read()
-        page, card = _pages(replace(config.report, predictions=labels), num_images=num_images, workspace=workspace)
+        registered = watch.read()
+        scoring = _on_sample(config, shards=shards, model=version.uri, output=labels)
+        plain = replace(scoring, explain=None, keep_features=False, vocabulary=f"{shards}/vocabulary.json")
+        score.run(plain, cluster=contest, tracking=tracking)
+        contested = watch.read(num_images=num_images)
+        evaluate.run(EvaluateConfig(predictions=(labels,), output=evaluation), tracking=tracking)
+        evaluated = watch.read()
+        promotion = replace(config.promote, model=version.uri, evaluation=evaluation, champion_evaluation=None)
+        promote.run(promotion, tracking=tracking)
+        promoted = watch.read()
+        most = max(1, round(explained_share * num_images))
+        score.run(replace(scoring, output=f"{labels}-final", explain_sample=most), cluster=final, tracking=tracking)
+        scored = watch.read(num_images=num_images)
+        again = EvaluateConfig(predictions=(f"{labels}-final",), output=f"{evaluation}-final")
+        evaluate.run(again, tracking=tracking)
+        evaluated_again = watch.read()
+        pages = replace(config.report, predictions=again.predictions[0])
+        page, card = _pages(pages, num_images=num_images, workspace=workspace)
     return Rehearsal(
-        register=cost_once(spent["register"]),
-        contest=fixed_cost(spent["contest"], variable=image.times(num_images)),
-        score=fixed_cost(spent["score"], variable=image.times(num_images)),
-        evaluate=cost_once(spent["evaluate"]),
-        evaluate_again=cost_once(spent["evaluate_again"]),
-        promote=cost_once(spent["promote"]),
+        register=cost_once(registered),
+        contest=contested,
+        evaluate=cost_once(evaluated),
+        promote=cost_once(promoted),
+        score=scored,
+        evaluate_again=cost_once(evaluated_again),
         card=card,
         report=page,
     )
 
 
-def _validation(config: PipelineConfig, *, shards: str, model: str, output: str) -> ScoreConfig:
-    """Settings that label the validation split of the sample, as the contest does."""
+def _on_sample(config: PipelineConfig, *, shards: str, model: str, output: str) -> ScoreConfig:
+    """Settings that label the validation split of the sample, in the way of the pipeline's last stage."""
     return replace(
         config.score,
         input=f"{shards}/{config.train.validation_split}",
         output=output,
         model=model,
-        vocabulary=f"{shards}/vocabulary.json",
-        explain=None,
         since=None,
-        keep_features=False,
         fresh=False,
         max_rejected=1.0,
         num_scorers=None,

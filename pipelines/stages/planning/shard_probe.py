@@ -25,10 +25,11 @@ from pipelines.stages.planning.estimates import (
     Estimate,
     Spent,
     Stopwatch,
-    cost_per_image,
+    first_use,
     fixed_cost,
     mean_of,
     share_of,
+    total,
 )
 from pipelines.stages.planning.inputs import ShardInput
 from pipelines.stages.planning.workspace import Workspace, quiet
@@ -45,6 +46,7 @@ class ShardProbe:
     """What the sample shows about `shard`."""
 
     fixed: Cost
+    """Of the first shards that a process makes."""
     inspect: Cost
     """Per image: reading, hashing, decoding."""
     write: Cost
@@ -101,17 +103,17 @@ def probe_shard(
         "mend the images first, or raise --num-probes",
     )
     written = _write(unique, job=job, folder=workspace.path("written"))
-    inspect, write = cost_per_image(inspected), cost_per_image(written)
+    (first_inspect, inspect), (first_write, write) = first_use(inspected), first_use(written)
     sources = unique["source"].to_pylist()
     made = partial(_make, shards=shards, job=job, workspace=workspace, cluster=cluster)
     eighth = max(1, len(sources) // 8)
-    made(_SMALL, train=sources[:eighth], validation=sources[eighth : 2 * eighth] or sources[:1])
     watch = Stopwatch()
+    made(_SMALL, train=sources[:eighth], validation=sources[eighth : 2 * eighth] or sources[:1])
+    small = fixed_cost(watch.read(), variable=(inspect + write).times(2 * eighth))
     large = made(_LARGE, train=sources[: 5 * eighth], validation=sources[5 * eighth :] or sources[:1])
-    whole = watch.read()
     tars = [info for manifest in large.values() for info in manifest.shards]
     return ShardProbe(
-        fixed=fixed_cost(whole, variable=(inspect + write).times(len(sources))),
+        fixed=total([first_inspect, first_write, small]),
         inspect=inspect,
         write=write,
         num_probed=found.num_rows,

@@ -8,7 +8,7 @@ from ecor.storage import filesystem
 from pipelines.config.infrastructure import Prices, absolute_address
 from pipelines.config.pipeline_file import PipelineConfig
 from pipelines.runtime.actor_resources import Reservation
-from pipelines.stages.planning.estimates import Cost, Estimate, cost_once, exact, total
+from pipelines.stages.planning.estimates import Cost, Estimate, Spent, cost_once, exact, fixed_cost, total
 from pipelines.stages.planning.inputs import ScoreInput, ShardInput
 from pipelines.stages.planning.machines import Machines
 from pipelines.stages.planning.plan_record import StagePlan
@@ -98,14 +98,14 @@ def stage_costs(
     contest = score_cost(
         probes.contest,
         num_images=validation,
-        fixed=rehearsal.contest,
+        fixed=_without_images(rehearsal.contest, probe=probes.contest),
         machines=machines,
         on_ray=machines.contests_on_ray,
     )
     final = score_cost(
         probes.score,
         num_images=exact(scored.num_images),
-        fixed=rehearsal.score,
+        fixed=_without_images(rehearsal.score, probe=probes.score),
         machines=machines,
         on_ray=machines.scores_on_ray,
     )
@@ -123,6 +123,11 @@ def stage_costs(
         costs["evaluate"] = rehearsal.evaluate_again
     costs["report"] = rehearsal.report + rehearsal.card.times(num_cards)
     return costs
+
+
+def _without_images(whole: Spent, *, probe: ScoreProbe) -> Cost:
+    """What a run of `score` took apart from its images."""
+    return fixed_cost(whole, variable=probe.image.times(whole.num_images))
 
 
 def shard_cost(probe: ShardProbe, *, shards: ShardInput, machines: Machines) -> Cost:

@@ -32,7 +32,7 @@ class TrainProbe:
     """What two short runs show about `train`."""
 
     fixed: Cost
-    """Imports, opening the model, calibration, saving, MLflow."""
+    """Imports, opening the model, what an epoch does for the first time, calibration, saving, MLflow."""
     opening: Cost
     """Per image of both splits: features, where they are computed once; else next to nothing."""
     step: Cost
@@ -109,11 +109,14 @@ def read_probe(short: _Run, long: _Run, *, checkpoint: str) -> TrainProbe:
     if long.steps_per_epoch:
         step = long.cost(mean_of([epoch["train_s"] / long.steps_per_epoch for epoch in long.summary["epochs"]]))
     first = max(0.0, short.summary["opening_s"] - opening * short.num_images)
+    texts_s = max(0.0, long.mean("validation_s") - per_image * many)
+    usual_s = step.wall_s.value * short.steps_per_epoch + texts_s + per_image * few
+    first += max(0.0, short.summary["tuning_s"] - usual_s * short.summary["num_epochs"])
     return TrainProbe(
         fixed=short.cost(measured_once(short.rest_s + first - per_image * few)),
         opening=long.cost(measured_once(opening)),
         step=step,
-        epoch=long.cost(measured_once(long.mean("validation_s") - per_image * many)),
+        epoch=long.cost(measured_once(texts_s)),
         validation=long.cost(measured_once(per_image)),
         checkpoint=checkpoint,
         num_validation=many,

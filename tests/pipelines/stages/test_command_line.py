@@ -217,13 +217,48 @@ def test_a_terminal_without_utf8_gets_escapes_and_no_error(tmp_path):
 
 def test_a_call_of_ray_without_a_cluster_starts_none():
     """As of a thread that a stalled stage has left behind."""
-    code = "import pipelines.__main__ as command; command.main(); import ray; ray.put(1)"
+    code = "import pipelines.__main__ as c; c._end_process = print; c.main(); import ray; ray.put(1)"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run(
         [sys.executable, "-c", code, "--version"], capture_output=True, text=True, cwd=ROOT, env=environment
     )
     assert done.stdout.startswith("ecor ")
     assert done.returncode == 1 and "ray has not been started yet" in done.stderr.lower(), done.stderr
+
+
+def run_python(code: str) -> subprocess.Popen[str]:
+    """A process that runs a command whose work is `code`."""
+    lines = ["import pipelines.__main__ as c", "def work(words):", *(f"    {line}" for line in code.splitlines())]
+    program = "\n".join([*lines, "c._run_command = work", "c.main()"])
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, "-c", program], text=True, cwd=ROOT, **pipes)
+
+
+def test_the_process_ends_after_its_threads_and_exit_functions():
+    process = run_python(
+        "import atexit, threading, time\n"
+        "atexit.register(lambda: print('exit function', end=' '))\n"
+        "threading.Thread(target=lambda: (time.sleep(0.5), print('thread', end=' '))).start()\n"
+        "return 3"
+    )
+    said = process.communicate(timeout=60)
+    assert (process.returncode, *said) == (3, "thread exit function ", "")
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does():
+    process = run_python(
+        "import tempfile, time\n"
+        "with tempfile.TemporaryDirectory() as folder:\n"
+        "    print(folder, flush=True)\n"
+        "    time.sleep(60)"
+    )
+    assert process.stdout is not None
+    folder = Path(process.stdout.readline().strip())
+    assert folder.is_dir()
+    process.terminate()
+    said = process.communicate(timeout=60)
+    assert (process.returncode, *said) == (143, "", "terminated: run the same command again to resume\n")
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(
