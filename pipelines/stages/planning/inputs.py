@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ecor.config.checks import require
+from ecor.config.checks import name_some, require
 from ecor.data.vocabulary import read_vocabulary
 from pipelines.config.infrastructure import absolute_address
 from pipelines.config.pipeline_file import PipelineConfig
@@ -77,6 +77,11 @@ def list_shard_input(config: PipelineConfig, *, num_probes: int, seed: int) -> S
     job = plan_shards(config.shard, source=source, vocabulary=vocabulary, scan=scan)
     images = listing.table.filter(pc.is_null(listing.table["left_out"])).sort_by("source")
     require(images.num_rows > 0, f"{config.shard.input} holds no image")
+    require(
+        bool(job.vocabulary.rationales),
+        f"{config.shard.input} has no rationale of any category ({name_some(job.vocabulary.categories, most=3)}): name a "
+        "vocabulary by shard.vocabulary, or write vocabulary.json beside the images",
+    )
     sizes = images["num_bytes"]
     return ShardInput(
         source=source,

@@ -1,5 +1,6 @@
 """Images per split add up, a sample is random but repeatable, and what is no input is refused."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ def photos(folder: Path, *, names: tuple[str, ...], num: int) -> Path:
     return folder
 
 
-def listed(folder: Path, **sections):
+def listed(folder: Path, *, rationales: tuple[str, ...] = ("a tail",), **sections):
+    vocabulary = {"cat": list(rationales), "dog": list(rationales)}
+    (folder / "photos" / "vocabulary.json").write_text(json.dumps(vocabulary))
     settings = {"output": str(folder / "out"), "shard": {"input": str(folder / "photos")}, **sections}
     config = parse_pipeline(settings, source="test")
     shards = list_shard_input(config, num_probes=5, seed=0)
@@ -57,6 +60,8 @@ def test_what_is_no_input_is_refused(tmp_path: Path, no_cluster: None):
         listed(tmp_path, score={"input": str(tmp_path / "out" / "shards" / "tset")})
     with pytest.raises(ValueError, match="there is no folder or table"):
         listed(tmp_path, shard={"input": str(tmp_path / "photo")})
+    with pytest.raises(ValueError, match=r"photos has no rationale of any category \(cat, dog\): name a vocabulary by"):
+        listed(tmp_path, rationales=())
 
 
 def test_a_sample_is_random_and_repeatable():
