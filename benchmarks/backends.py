@@ -1,10 +1,11 @@
-"""Other ways to run an image tower on CPUs, beside PyTorch as it is: channels-last, torch.compile, OpenVINO, ONNX Runtime.
+"""Other ways to run an image tower on CPUs, beside PyTorch as it is: `torch.compile`, OpenVINO, ONNX Runtime.
 
     python benchmarks/backends.py --models ecor-demo:embedded ViT-B-32:random --batch-sizes 32 64 256
 
-OpenVINO and ONNX Runtime are no dependencies of this project: `uv pip install openvino onnx onnxruntime onnxscript` adds
-them, and without them their rows are left out. All rows encode the same random pixels with `--threads` threads, one
-after the other; of three passes the fastest counts. The first pass (compiling, packing of weights) stands beside it.
+OpenVINO and ONNX Runtime are no dependencies of this project: `uv pip install openvino onnx onnxruntime onnxscript`
+adds them, and without them their rows are left out. All rows encode the same random pixels with `--threads` threads,
+one after the other; of three passes the fastest counts. The first pass (compiling, packing of weights) stands beside
+it.
 """
 
 import argparse
@@ -127,8 +128,8 @@ def main() -> None:
                 for row in rows(model, batch_size=batch_size, threads=asked.threads, folder=folder):
                     own = plain.setdefault("bf16" in row.what, row.images_per_s)
                     print(
-                        f"| {model} | {batch_size} | {row.what} | {row.images_per_s:.1f} | {row.images_per_s / own:.2f} "
-                        f"| {row.first_s:.1f} | {row.cosine:.5f} |",
+                        f"| {model} | {batch_size} | {row.what} | {row.images_per_s:.1f} "
+                        f"| {row.images_per_s / own:.2f} | {row.first_s:.1f} | {row.cosine:.5f} |",
                         flush=True,
                     )
 

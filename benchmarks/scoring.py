@@ -8,7 +8,8 @@ All rows see the same shards at the same batch size and precision, each in a pro
     bare        the image tower on pixels that are ready, on as many threads as a scorer gets
     decode      decoding and resizing alone, by Pillow, in as many processes as there are CPUs
     local       this project's decoder and scorer in one process, without Ray, part by part
-    score       `ecor score` on a Ray cluster of this machine: what all units cost more than one unit does
+    process     `ecor score` in one process: what all units cost more than one unit does
+    score       `ecor score` on a Ray cluster of this machine, counted likewise
     ray         batch inference as Ray Data's guide writes it: read_webdataset, map, map_batches; costs as for `score`
     clip        CLIP_benchmark's classifier and loop over the same shards; always in fp32
 
@@ -296,14 +297,25 @@ def run_local(setting: Setting) -> list[Span]:
     return [Span(num_images=num_rows, began=began, ended=time.time())]
 
 
+def run_process(setting: Setting) -> list[Span]:
+    """The whole stage without Ray, on all units, and on one, which takes the same start-up."""
+    return score_splits(setting, local_images=10**9)
+
+
 def run_score(setting: Setting) -> list[Span]:
-    """The whole stage on all units, and on one, which takes the same start-up."""
-    with tempfile.TemporaryDirectory() as output, cluster.connect(ClusterConfig(num_cpus=setting.num_cpus)):
-        score_split(setting, split="one", output=f"{output}/warm")  # workers' libraries are in the page cache then
-        return [score_split(setting, split=split, output=f"{output}/{split}") for split in ("one", "test")]
+    """The same on Ray."""
+    with cluster.connect(ClusterConfig(num_cpus=setting.num_cpus)):
+        return score_splits(setting, local_images=0)
 
 
-def score_split(setting: Setting, *, split: str, output: str) -> Span:
+def score_splits(setting: Setting, *, local_images: int) -> list[Span]:
+    place = ClusterConfig(num_cpus=setting.num_cpus, local_images=local_images)
+    with tempfile.TemporaryDirectory() as output:
+        score_split(setting, split="one", output=f"{output}/warm", place=place)  # libraries are in the page cache then
+        return [score_split(setting, split=name, output=f"{output}/{name}", place=place) for name in ("one", "test")]
+
+
+def score_split(setting: Setting, *, split: str, output: str, place: ClusterConfig) -> Span:
     config = ScoreConfig(
         input=f"{setting.folder}/shards/{split}",
         output=output,
@@ -315,7 +327,7 @@ def score_split(setting: Setting, *, split: str, output: str) -> Span:
     began = time.time()
     found = score.run(
         config,
-        cluster=ClusterConfig(local_images=0),
+        cluster=place,
         tracking=TrackingConfig(uri=f"sqlite:///{setting.folder}/mlflow.db"),
     )
     return Span(num_images=found.num_rows, began=began, ended=time.time())
@@ -384,7 +396,8 @@ ROWS: dict[str, tuple[str, Callable[[Setting], list[Span]]]] = {
     "bare": ("bare forward", run_bare),
     "decode": ("bare decoding", run_decode),
     "local": ("ours, one process", run_local),
-    "score": ("ours, `ecor score`", run_score),
+    "process": ("ours, `ecor score` in one process", run_process),
+    "score": ("ours, `ecor score` on Ray", run_score),
     "ray": ("Ray Data's guide", run_ray),
     "clip": ("CLIP_benchmark's loop", run_clip),
 }

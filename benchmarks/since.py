@@ -3,13 +3,15 @@
     python benchmarks/since.py --images 100000 --kills 3
     python benchmarks/since.py --images 2000 --kills 1      (a quick run)
     python benchmarks/since.py --shards --images 20000
+    python benchmarks/since.py --shards --images 20000 --photos ../shared/data/photos/clothing
     python benchmarks/since.py --memory 100000 1000000
 
 The images are coloured noise of 32 x 32 pixels, and the tower is a tiny one, so that all that is not labelling weighs
 as much as it can. The timed jobs run one after the other in this process, without Ray, after a job of one image that
 pays for imports; another one gives the start-up of a job: its model, its sentences, its run in MLflow. CPU seconds are
 of all threads. Killed jobs are `ecor score` in processes of their own. The labels of all jobs are compared. With
-`--folder`, a run that was stopped goes on with the next job.
+`--folder`, a run that was stopped goes on with the next job. `--photos` takes JPEG files of a folder instead, again and
+again, each with a comment of its own.
 """
 
 import argparse
@@ -24,10 +26,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -49,6 +52,9 @@ from ecor.model import Recognizer
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import ScoreConfig, ShardConfig
 from pipelines.scoring.inputs import read_input
+from pipelines.sharding.flows.local_flow import list_few, local_flow
+from pipelines.sharding.folder_layout import find_source
+from pipelines.sharding.scan import scan_listing
 from pipelines.stages import score, shard
 
 TINY_CLIP = {
@@ -74,15 +80,27 @@ class Job:
     """Of its summary."""
 
 
-def draw(folder: Path, numbers: range, *, modified_s: int) -> None:
-    """Images by their number; the same each time."""
+def noise(number: int) -> bytes:
+    """A small PNG file; the same each time."""
+    colours = np.random.default_rng(number).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    sink = io.BytesIO()
+    Image.fromarray(colours).resize((32, 32), Image.Resampling.NEAREST).save(sink, "PNG", compress_level=1)
+    return sink.getvalue()
+
+
+def photo(number: int, *, files: Sequence[bytes]) -> bytes:
+    """A JPEG file with the comment (marker FF FE) that makes it another one."""
+    comment = f"{number:08d}".encode()
+    file = files[number % len(files)]
+    return file[:2] + b"\xff\xfe" + (2 + len(comment)).to_bytes(2, "big") + comment + file[2:]
+
+
+def draw(folder: Path, numbers: range, *, modified_s: int, image: Callable[[int], bytes] = noise) -> None:
+    """Write images by their number."""
 
     def write(number: int) -> None:
-        colours = np.random.default_rng(number).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-        sink = io.BytesIO()
-        Image.fromarray(colours).resize((32, 32), Image.Resampling.NEAREST).save(sink, "PNG", compress_level=1)
-        path = folder / f"{number // PER_FOLDER:04d}" / f"{number:07d}.png"
-        path.write_bytes(sink.getvalue())
+        path = folder / f"{number // PER_FOLDER:04d}" / f"{number:07d}{'.png' if image is noise else '.jpg'}"
+        path.write_bytes(image(number))
         os.utime(path, (modified_s, modified_s))
 
     for number in range(numbers.start // PER_FOLDER, (numbers.stop - 1) // PER_FOLDER + 1):
@@ -203,31 +221,45 @@ def print_table(rows: Mapping[str, Job], *, full: Job, start: Job) -> None:
         )
 
 
-def measure_shards(root: Path, *, num_images: int, share: float) -> None:
+def measure_shards(root: Path, *, num_images: int, share: float, image: Callable[[int], bytes]) -> None:
     """`ecor shard` of all images, and since then; CPU seconds of the whole job, in one process, without Ray."""
     num_new = max(1, round(share * num_images))
-    draw(root / "one", range(1), modified_s=LONG_AGO_S)
-    draw(root / "photos", range(num_images), modified_s=LONG_AGO_S)
+    draw(root / "one", range(1), modified_s=LONG_AGO_S, image=image)
+    draw(root / "photos", range(num_images), modified_s=LONG_AGO_S, image=image)
     names = {f"{folder:04d}": ["grain"] for folder in range((num_images + num_new) // PER_FOLDER + 1)}
     for folder in ("one", "photos"):
         (root / folder / "vocabulary.json").write_text(json.dumps(names))
     run_shards(root, output="warm-up", photos="one")
-    print("| job | CPU s | wall s | share of monday | peak MiB |")
-    print("|---|---:|---:|---:|---:|")
-    full_s, wall_s = run_shards(root, output="monday")
-    print(
-        f"| monday: all {num_images:,} images | {full_s:.1f} | {wall_s:.1f} | 100.0 % | {peak_mib():.0f} |", flush=True
-    )
-    draw(root / "photos", range(num_images, num_images + num_new), modified_s=LONG_AGO_S + 86_400)
+    print("| job | CPU s | wall s | listing CPU s | beyond listing: CPU s | share of monday | peak MiB |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    full_s = print_shards_row(f"monday: all {num_images:,} images", root, output="monday")
+    draw(root / "photos", range(num_images, num_images + num_new), modified_s=LONG_AGO_S + 86_400, image=image)
     for name, since in (("tuesday", "monday"), ("wednesday", "tuesday")):
-        cpu_s, wall_s = run_shards(root, output=name, since=since)
         what = f"{num_new:,} new" if since == "monday" else "nothing new"
-        times = f"{cpu_s:.1f} | {wall_s:.1f} | {100 * cpu_s / full_s:.1f} %"
-        print(f"| {name}: `--since {since}`, {what} | {times} | {peak_mib():.0f} |", flush=True)
+        print_shards_row(f"{name}: `--since {since}`, {what}", root, output=name, since=since, full_s=full_s)
     run_shards(root, output="full")
     found, expected = (read_samples_of(root / name) for name in ("tuesday", "full"))
     assert found == expected
     print(f"\n{len(found):,} samples are equal: split, key, digest, labels")
+
+
+def print_shards_row(
+    what: str, root: Path, *, output: str, since: str | None = None, full_s: float | None = None
+) -> float:
+    """Run a job, and print its times; returns its CPU seconds beyond the listing."""
+    spent = time.process_time()
+    config = ShardConfig(input=f"{root}/photos", output=f"{root}/{output}")
+    source = find_source(config)
+    listing = list_few(source, flow=local_flow(ClusterConfig(num_cpus=1)), most=10**9)
+    assert listing is not None
+    scan_listing(listing, source=source)
+    listing_s = time.process_time() - spent
+    cpu_s, wall_s = run_shards(root, output=output, since=since)
+    own_s = cpu_s - listing_s
+    share = f"{100 * own_s / (full_s or own_s):.1f} %"
+    times = f"{cpu_s:.1f} | {wall_s:.1f} | {listing_s:.2f} | {own_s:.2f}"
+    print(f"| {what} | {times} | {share} | {peak_mib():.0f} |", flush=True)
+    return own_s
 
 
 def run_shards(root: Path, *, output: str, since: str | None = None, photos: str = "photos") -> tuple[float, float]:
@@ -305,6 +337,7 @@ def main() -> None:
     parser.add_argument("--model", default="tiny:random", help="name and weights, such as ecor-demo:embedded")
     parser.add_argument("--kills", type=int, default=1)
     parser.add_argument("--shards", action="store_true", help="measure `ecor shard`")
+    parser.add_argument("--photos", type=Path, help="for --shards: a folder of JPEG files")
     parser.add_argument("--memory", type=int, nargs="+", metavar="IMAGES")
     parser.add_argument("--folder", type=Path, help="where to work; it stays")
     parser.add_argument("--plan", type=int, help=argparse.SUPPRESS)
@@ -321,7 +354,9 @@ def main() -> None:
         folder = given.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         if given.shards:
-            measure_shards(folder, num_images=given.images, share=given.new)
+            files = [path.read_bytes() for path in sorted(given.photos.rglob("*.jpg"))] if given.photos else []
+            image = partial(photo, files=files) if files else noise
+            measure_shards(folder, num_images=given.images, share=given.new, image=image)
             return
         measure(folder, num_images=given.images, share=given.new, num_kills=given.kills, model=given.model)
 

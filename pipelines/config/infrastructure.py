@@ -43,7 +43,8 @@ class ClusterConfig:
     same output."""
     local_images: int = 1000
     """Images up to which `ecor score` and `ecor shard` run in one process, without Ray, where no cluster is named (100
-    kept features, and 10 images to shard, count as one); 0: never, and no training with a single worker either."""
+    kept features, and 10 images to shard, count as one); on 2 CPUs `ecor score` always does. 0: never, and no training
+    with a single worker either."""
 
     def __post_init__(self) -> None:
         require(self.local_images >= 0, f"local_images must not be negative, got {self.local_images}")

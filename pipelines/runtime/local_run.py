@@ -1,4 +1,4 @@
-"""Run small jobs in this process, where no cluster is named: which ones, on how many CPUs and torch threads."""
+"""Run jobs in this process, where no cluster is named: which ones, on how many CPUs and torch threads."""
 
 import os
 import sys
@@ -7,6 +7,9 @@ from contextlib import contextmanager
 
 from pipelines.config.infrastructure import ClusterConfig
 
+FEW_CPUS = 2
+"""Where one process is as fast as a cluster; what was measured."""
+
 
 def runs_in_process(config: ClusterConfig, *, num_images: int) -> bool:
     """Whether a job runs in this process: it has at most `local_images` images, and no cluster is named or joined.
@@ -14,6 +17,15 @@ def runs_in_process(config: ClusterConfig, *, num_images: int) -> bool:
     Starting actors takes longer than such a job (our choice of the default: about a minute of ViT-B/32 on two cores).
     """
     return num_images <= config.local_images and not _names_cluster(config)
+
+
+def scores_in_process(config: ClusterConfig, *, num_images: int) -> bool:
+    """Whether `ecor score` labels in this process: small jobs, and all jobs on a machine of few CPUs.
+
+    There, one process labels as fast as Ray's actors or faster, in a third of the memory (`benchmarks/README.md`).
+    """
+    is_small_machine = config.local_images > 0 and num_local_cpus(config) <= FEW_CPUS
+    return runs_in_process(config, num_images=0 if is_small_machine else num_images)
 
 
 def num_local_cpus(config: ClusterConfig) -> int:

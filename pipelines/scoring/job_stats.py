@@ -125,8 +125,8 @@ def summary_line(summary: Mapping[str, Any]) -> str:
     cut = f", {summary['num_sentences_cut']} sentences cut" if summary["num_sentences_cut"] else ""
     return (
         f"scored {summary['num_images']} images{before}{rejected}{cut} in {summary['seconds']:.1f} s, "
-        f"{summary['images_per_s']:.1f} images/s; units: {num_units['kept']} kept, {num_units['done']} done"
-        f"{taken_over}{by_others}: {summary['output']}"
+        f"{summary['images_per_s']:.1f} images/s ({summary['precision']}); "
+        f"units: {num_units['kept']} kept, {num_units['done']} done{taken_over}{by_others}: {summary['output']}"
     )
 
 
@@ -152,6 +152,7 @@ def summarise_job(job: ScoreJob, *, tally: JobStats, flow: Flow, balance: Balanc
     return {
         "output": job.config.output,
         "model": job.model.uri,
+        "precision": job.config.precision,
         **tally.summary(num_images=job.input.num_images, seconds=time.perf_counter() - began),
         "num_left_out": balance.num_left_out,
         "balance": balance.to_record(),

@@ -607,7 +607,7 @@ def test_sentences_that_are_cut_are_counted_and_told(tmp_path):
     [scored] = ScoredPart.from_rows(scorer.score(part).to_row())
     assert scored.num_cut == scorer.recognizer.text.num_truncated == 3, "alone, and with each category"
     tally = JobStats(committed={}, num_cut=scored.num_cut)
-    line = summary_line({"output": "labels"} | tally.summary(num_images=1, seconds=1.0))
+    line = summary_line({"output": "labels", "precision": "fp32"} | tally.summary(num_images=1, seconds=1.0))
     assert ", 3 sentences cut in 1.0 s" in line and line.endswith(": labels")
 
 

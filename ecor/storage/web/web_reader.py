@@ -23,6 +23,7 @@ from yarl import URL
 
 from ecor.storage.retries import RetryLaterError
 from ecor.storage.web.allowed_hosts import find_hosts
+from ecor.storage.web.silent_hosts import SilentHostError, SilentHosts
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _DONE, _MISSING = (200, 203), (404, 410)
@@ -65,6 +66,7 @@ class WebReader:
         """
         self.allowed, self.limits = allowed, limits or WebLimits()
         self._slots = threading.BoundedSemaphore(_AT_ONCE)
+        self._silent = SilentHosts()
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True, name="web-reader").start()
         self._session = self._run(self._open_session())
@@ -74,7 +76,8 @@ class WebReader:
 
         Raises:
             FileNotFoundError: when the server says that there is none.
-            WebError: when the host is not allowed, the server refuses, or a limit is exceeded.
+            WebError: when the host is not allowed or has not answered for a while, the server refuses, or a limit is
+                exceeded.
             RetryLaterError: when the server is busy, or the connection fails.
         """
         with self._slots:
@@ -104,10 +107,11 @@ class WebReader:
             place = URL(url)
             for _ in range(self.limits.num_redirects + 1):
                 _check_place(place, allowed=self.allowed)
-                async with self._session.get(place, allow_redirects=False) as response:
-                    if response.status not in _REDIRECTS:
-                        return await self._body(response)
-                    place = place.join(URL(response.headers.get("Location", "")))
+                with self._silent.asking(_entry(place.raw_host or "", port=place.port or 0)):
+                    async with self._session.get(place, allow_redirects=False) as response:
+                        if response.status not in _REDIRECTS:
+                            return await self._body(response)
+                        place = place.join(URL(response.headers.get("Location", "")))
             raise WebError(f"more than {self.limits.num_redirects} redirects")
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
@@ -203,6 +207,8 @@ async def _translate_errors(url: str, *, seconds: float) -> AsyncIterator[None]:
         raise RetryLaterError(f"{url}: {error.os_error}") from error
     except aiohttp.ClientConnectorCertificateError as error:
         raise WebError(f"{url}: {_one_line(error)}") from error
+    except SilentHostError as error:
+        raise WebError(f"{url}: {error}") from error
     except ValueError as error:  # its text may be that of a signed address, after a redirect
         raise WebError(f"{url}: it is no valid address, or leads to one that is not") from error
     except aiohttp.ClientError as error:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pipelines.runtime.actor_resources import Reservation, reserve_resources
-from pipelines.runtime.local_run import num_local_cpus, runs_in_process
+from pipelines.runtime.local_run import num_local_cpus, scores_in_process
 from pipelines.runtime.prometheus import time_stage
 from pipelines.scoring.incremental.reused_units import ReusedUnit, copy_units
 from pipelines.scoring.job import ScoreJob
@@ -29,7 +29,7 @@ class Flow:
 
 @contextmanager
 def open_flow(job: ScoreJob) -> Iterator[Flow]:
-    """Connect to a cluster, or start one; a small job runs in this process, unless it asks for a GPU or for actors.
+    """Connect to a cluster, or start one, or label in this process; that not where a GPU or actors are asked for.
 
     Raises:
         ValueError: when the cluster cannot be reached, or lacks what the job asks for.
@@ -37,7 +37,7 @@ def open_flow(job: ScoreJob) -> Iterator[Flow]:
     """
     config = job.config
     is_placed = config.use_gpu or config.num_scorers is not None or config.num_decoders is not None
-    if not is_placed and runs_in_process(job.cluster, num_images=_num_encoded(job)):
+    if not is_placed and scores_in_process(job.cluster, num_images=_num_encoded(job)):
         from pipelines.scoring.flows.local_flow import stream_local_units
 
         reservation = reserve_resources(config, machines=[{"CPU": float(num_local_cpus(job.cluster))}])

@@ -79,8 +79,8 @@ def list_shard_input(config: PipelineConfig, *, num_probes: int, seed: int) -> S
     require(images.num_rows > 0, f"{config.shard.input} holds no image")
     require(
         bool(job.vocabulary.rationales),
-        f"{config.shard.input} has no rationale of any category ({name_some(job.vocabulary.categories, most=3)}): name a "
-        "vocabulary by shard.vocabulary, or write vocabulary.json beside the images",
+        f"{config.shard.input} has no rationale of any category ({name_some(job.vocabulary.categories, most=3)}): name "
+        "a vocabulary by shard.vocabulary, or write vocabulary.json beside the images",
     )
     sizes = images["num_bytes"]
     return ShardInput(

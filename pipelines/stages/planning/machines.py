@@ -7,7 +7,7 @@ from pipelines.config.infrastructure import PlanConfig, Prices
 from pipelines.config.pipeline_file import PipelineConfig
 from pipelines.config.stages import ScoreConfig
 from pipelines.runtime.actor_resources import Reservation, reserve_resources
-from pipelines.runtime.local_run import num_local_cpus, runs_in_process
+from pipelines.runtime.local_run import num_local_cpus, runs_in_process, scores_in_process
 from pipelines.scoring.decoder import PART_BYTES
 from pipelines.sharding.flows.open_flow import IMAGES_PER_LABEL
 from pipelines.stages.planning.estimates import Estimate
@@ -78,8 +78,8 @@ def plan_machines(
         reservation=reserve_resources(config.score, machines=[machine] * plan.num_nodes),
         shards_on_ray=not (is_one and runs_in_process(local, num_images=math.ceil(num_shard / IMAGES_PER_LABEL))),
         trains_on_ray=not (is_one and single and runs_in_process(local, num_images=1)),
-        contests_on_ray=placed or not (is_one and runs_in_process(local, num_images=num_validation)),
-        scores_on_ray=placed or not (is_one and runs_in_process(local, num_images=num_score)),
+        contests_on_ray=placed or not (is_one and scores_in_process(local, num_images=num_validation)),
+        scores_on_ray=placed or not (is_one and scores_in_process(local, num_images=num_score)),
     )
 
 

@@ -141,6 +141,7 @@ def _rates(scorer: Scorer, *, part: Part, batch_size: int, seconds: float) -> di
     Other sizes than the configured one are left out when `seconds` are over, and where the part is too small.
     """
     rates: dict[int, list[float]] = {}
+    scorer.score(part)  # sentences are encoded and buffers are filled at first
     started = time.perf_counter()
     for size in (batch_size, max(1, batch_size // 2), 2 * batch_size):
         if rates and (size in rates or size > part.num_images or time.perf_counter() - started > seconds):

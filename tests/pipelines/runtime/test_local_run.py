@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.config.infrastructure import ClusterConfig
 from pipelines.runtime import cluster
-from pipelines.runtime.local_run import num_local_cpus, runs_in_process
+from pipelines.runtime.local_run import num_local_cpus, runs_in_process, scores_in_process
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +24,14 @@ def test_the_number_of_images_decides():
     assert not runs_in_process(ClusterConfig(local_images=0), num_images=1)
     with pytest.raises(ValueError, match="local_images must not be negative, got -1"):
         ClusterConfig(local_images=-1)
+
+
+def test_a_machine_of_few_cpus_labels_in_this_process_whatever_the_number():
+    assert scores_in_process(ClusterConfig(num_cpus=2), num_images=10**9)
+    assert scores_in_process(ClusterConfig(num_cpus=3), num_images=1000)
+    assert not scores_in_process(ClusterConfig(num_cpus=3), num_images=1001)
+    assert not scores_in_process(ClusterConfig(num_cpus=2, local_images=0), num_images=1)
+    assert not scores_in_process(ClusterConfig(num_cpus=2, address="auto"), num_images=1)
 
 
 def test_a_cluster_that_is_named_or_joined_is_used(monkeypatch: pytest.MonkeyPatch):
