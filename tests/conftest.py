@@ -1,5 +1,6 @@
 """Shape checks on for every test, and the data that only some machines have."""
 
+import gc
 import os
 import secrets
 from pathlib import Path
@@ -10,6 +11,8 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 from tests.support.order import duration_rank
+
+gc.set_threshold(50_000, 20, 10)  # as in `pipelines.__main__`
 
 install_import_hook("ecor", "beartype.beartype")
 settings.register_profile("ecor", deadline=None)  # a machine that is busy is no fault of the code
