@@ -26,6 +26,9 @@ EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 0, 
 _LONGEST_LINE = 500
 """Characters of an error line; of a longer one, the middle is left out."""
 _PLACEHOLDER = "__tyro-dummy-inner__."
+_OPENMP = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"}
+"""Torch's threads sleep soon when they have nothing to do. By default they keep the CPUs busy for milliseconds, which
+decoders lack: `ecor score` is up to 1.5 times as fast so (`benchmarks/README.md`)."""
 _COLLECTION_THRESHOLDS = (50_000, 20, 10)
 """Of the garbage collector, for all of the process: with Python's own it takes a fifth of the time of all imports."""
 
@@ -112,14 +115,21 @@ def main(args: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if args is None else list(args)
     if args is None:
         _accept_any_text()
-        # A thread of Ray Data that outlives a stalled stage would start a cluster while the process ends.
-        os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
-        gc.set_threshold(*_COLLECTION_THRESHOLDS)
-        signal.signal(signal.SIGTERM, _terminate)
+        _set_up_process()
     code = exit_code(lambda: _run_command(words))
     if args is None:
         _end_process(code)
     return code
+
+
+def _set_up_process() -> None:
+    """Settings of this process, and of the processes of a Ray that it starts; before torch is imported."""
+    # A thread of Ray Data that outlives a stalled stage would start a cluster while the process ends.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.update(_OPENMP)
+    gc.set_threshold(*_COLLECTION_THRESHOLDS)
+    signal.signal(signal.SIGTERM, _terminate)
 
 
 def _end_process(code: int) -> NoReturn:
