@@ -53,6 +53,7 @@ from ecor.data.shard_manifest import ShardManifest, write_shard_manifest, write_
 from ecor.data.shards import ShardEntry, write_shard
 from ecor.data.vocabulary import Vocabulary, vocabulary_from_mapping
 from ecor.model import Recognizer
+from pipelines.__main__ import OPENMP
 from pipelines.config.infrastructure import ClusterConfig, TrackingConfig
 from pipelines.config.stages import ScoreConfig
 from pipelines.runtime import cluster
@@ -418,9 +419,10 @@ def measure(row: str, setting: Setting) -> Measured:
 
 
 def measure_apart(row: str, setting: Setting) -> Measured:
-    """In a process of its own."""
+    """In a process of its own, with the settings of OpenMP that `ecor` makes where the row is one of its commands."""
     command = [sys.executable, __file__, "--row", row, "--setting", json.dumps(asdict(setting))]
-    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    own = OPENMP if row in ("process", "score") else {}
+    told = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **own})
     if told.returncode != 0:
         raise RuntimeError(f"{row} of {setting.model} failed:\n{told.stderr[-2000:]}")
     return Measured(**json.loads(told.stdout.splitlines()[-1]))

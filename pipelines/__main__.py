@@ -26,7 +26,7 @@ EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 0, 
 _LONGEST_LINE = 500
 """Characters of an error line; of a longer one, the middle is left out."""
 _PLACEHOLDER = "__tyro-dummy-inner__."
-_OPENMP = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"}
+OPENMP = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"}
 """Torch's threads sleep soon when they have nothing to do. By default they keep the CPUs busy for milliseconds, which
 decoders lack: `ecor score` is up to 1.5 times as fast so (`benchmarks/README.md`)."""
 _COLLECTION_THRESHOLDS = (50_000, 20, 10)
@@ -127,7 +127,7 @@ def _set_up_process() -> None:
     # A thread of Ray Data that outlives a stalled stage would start a cluster while the process ends.
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.update(_OPENMP)
+        os.environ.update(OPENMP)
     gc.set_threshold(*_COLLECTION_THRESHOLDS)
     signal.signal(signal.SIGTERM, _terminate)
 
