@@ -1,6 +1,6 @@
 """Questions on names and images with visual tokens: their cells, the choice of the learning rate, their page.
 
-Covers: `pipelines.studies.ablation.results.settings`, `pipelines.studies.ablation.results.vocabulary_questions`.
+Covers: `pipelines.studies.ablation.results.settings`.
 """
 
 from dataclasses import asdict, replace
