@@ -48,8 +48,9 @@ FIRST_SEED = 2000
 FIRST_SHIPPED_SEED = 5000
 """The same for the question `shipped`."""
 LEARNING_RATES = (1e-3, 4e-3, 1.6e-2, 6.4e-2, 0.256)
-SHIPPED_LEARNING_RATES = (2.5e-4, 5e-4, 1e-3, 2e-3)
-"""Of the question `shipped`: around and below the shipped rate, which is the smallest of the others."""
+SHIPPED_LEARNING_RATE = 1e-3
+SHIPPED_LEARNING_RATES = (2.5e-4, 5e-4, SHIPPED_LEARNING_RATE)
+"""Of the question `shipped`: the shipped rate, which is the smallest of the others, and smaller ones."""
 NUM_TOKENS = (2, 6)
 VOCABULARY_SIZES = (5, 10, 20, 40)
 QUESTIONS = {
@@ -67,8 +68,9 @@ QUESTIONS = {
     "shipped": "every method at the shipped settings, with visual tokens in every block",
 }
 DEFAULT_QUESTIONS = tuple(question for question in QUESTIONS if question not in ("pooled", "shipped"))
-"""The questions of the first study; `pooled`, which is not in the paper, and `shipped`, which has a grid of its own,
-are asked by name."""
+"""The questions of the first study; `pooled`, not in the paper, and `shipped`, with its own grid, are asked by name."""
+WITH_SHIPPED = ("transfer", "growth", "objects")
+"""Questions that can be asked with `shipped`, of its tokens and methods, on its page."""
 SHIPPED_TOKENS = "visual-deep"
 ALL_METHODS: Mapping[MethodName, ObjectiveName] = {
     "joint": "two_term",
@@ -144,13 +146,17 @@ class Study:
     learning_rates: tuple[float, ...] = LEARNING_RATES
     num_tokens: tuple[int, ...] = NUM_TOKENS
     vocabulary_sizes: tuple[int, ...] = VOCABULARY_SIZES
+    selection_seeds: tuple[int, ...] = (SELECTION_SEED,)
+    """Seeds of the images on which settings are chosen."""
+    num_wide_repetitions: int | None = None
+    """Repetitions of transfer and growth with the tokens of `shipped`, the first ones; None: all."""
 
     def __post_init__(self) -> None:
         unknown = set(self.questions) - set(QUESTIONS)
         require(not unknown, f"no question {', '.join(sorted(unknown))}: choose among {', '.join(QUESTIONS)}")
         require(
-            "shipped" not in self.questions or self.questions == ("shipped",),
-            "the question shipped has its own grid, CSV and page: ask it alone",
+            self.name != "shipped" or set(self.questions) <= {"shipped", *WITH_SHIPPED},
+            f"the question shipped has its own grid, CSV and page: ask it alone, or with {', '.join(WITH_SHIPPED)}",
         )
         known = get_world(self.world).sets
         unknown = {*self.sets, *self.two_sets, *self.selection_sets, self.growing_set} - set(known)
@@ -161,7 +167,17 @@ class Study:
     @property
     def name(self) -> str:
         """Stem of its CSV and page."""
-        return "shipped" if self.questions == ("shipped",) else "results"
+        return "shipped" if "shipped" in self.questions else "results"
+
+    @property
+    def tokens(self) -> str:
+        """Kind of tokens of all questions but `tokens`."""
+        return SHIPPED_TOKENS if self.name == "shipped" else "text"
+
+    @property
+    def methods(self) -> Mapping[MethodName, ObjectiveName]:
+        """Decodings that are compared, and the loss of each."""
+        return ALL_METHODS if self.name == "shipped" else LOSS_OF_METHOD
 
     @property
     def sets(self) -> tuple[str, ...]:
@@ -183,6 +199,11 @@ class Study:
         """The set with a growing vocabulary."""
         return f"{self.world}-{self.growing_role}"
 
+    @property
+    def target_sets(self) -> tuple[str, ...]:
+        """Sets on which tokens of another set are judged."""
+        return tuple(get_world(self.world).sets) if self.name == "shipped" else self.sets
+
     def _set_names(self, roles: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(f"{self.world}-{role}" for role in roles)
 
@@ -192,6 +213,11 @@ class Study:
         return tuple((k % self.num_pretrainings, self.first_seed + k) for k in range(self.num_repetitions))
 
     @property
+    def wide_repetitions(self) -> tuple[tuple[int, int], ...]:
+        """Pretraining seed and seed of each repetition of transfer and growth with the tokens of `shipped`."""
+        return self.repetitions[: self.num_wide_repetitions]
+
+    @property
     def has_choice(self) -> bool:
         """Whether the grid has more than one setting per method, so that one must be chosen."""
         return len(self.learning_rates) * len(self.num_tokens) > 1
@@ -199,9 +225,7 @@ class Study:
     @property
     def tunings(self) -> tuple[tuple[ObjectiveName, str], ...]:
         """Objective and kind of tokens of each tuning whose settings must be chosen."""
-        if self.name == "shipped":
-            return tuple((objective, SHIPPED_TOKENS) for objective in ALL_METHODS.values())
-        found: list[tuple[ObjectiveName, str]] = [(objective, "text") for objective in LOSS_OF_METHOD.values()]
+        found: list[tuple[ObjectiveName, str]] = [(objective, self.tokens) for objective in self.methods.values()]
         if "negatives" in self.questions:
             found += [("in_batch_pairs", "text"), ("in_batch_categories", "text")]
         if "tokens" in self.questions:
@@ -213,10 +237,14 @@ class Study:
 
 SHIPPED = Study(
     questions=("shipped",),
+    num_repetitions=5,
+    num_pretrainings=1,
     first_seed=FIRST_SHIPPED_SEED,
     roles=("small", "main"),
     selection_roles=("small",),
     learning_rates=SHIPPED_LEARNING_RATES,
     num_tokens=(2,),
+    vocabulary_sizes=(5, 20, 40),
+    num_wide_repetitions=3,
 )
 """The study of the question `shipped`: fewer sets, smaller learning rates, the shipped number and kind of tokens."""

@@ -25,8 +25,16 @@ from pipelines.runtime.local_run import num_local_cpus, restore_torch_threads, r
 from pipelines.runtime.ray_data import raise_causes
 from pipelines.stages import pretrain
 from pipelines.studies.ablation.cell import run_cell
-from pipelines.studies.ablation.grid import DEFAULT_QUESTIONS, SHIPPED, Cell, Study
+from pipelines.studies.ablation.grid import (
+    DEFAULT_QUESTIONS,
+    SHIPPED,
+    SHIPPED_LEARNING_RATE,
+    WITH_SHIPPED,
+    Cell,
+    Study,
+)
 from pipelines.studies.ablation.results import page as results
+from pipelines.studies.ablation.results.claims import MeasuredStudy
 from pipelines.studies.ablation.selection import chosen_settings
 from pipelines.studies.ablation.study_cells import selection_cells, study_cells
 from pipelines.studies.ablation.study_rows import append_cell_rows, grid_rows, missing_cells, row_keys, select_rows
@@ -80,7 +88,7 @@ def run(config: AblateConfig, *, cluster: ClusterConfig | None = None, tracking:
         study=study,
         num_missing=num_missing,
         is_quick=config.quick,
-        text_rows=_text_rows(config, root=root) if study.name == "shipped" else None,
+        beside=_study_beside(study, config=config, root=root),
     )
     missing = f", {num_missing} still to be measured" if num_missing else ""
     say(f"{len(rows)} rows{missing}: {page}", to_stdout=True)
@@ -115,31 +123,38 @@ def _measure_study(
         measure(study_cells(study, chosen=chosen_settings(study, grid)), title="measuring")
 
 
-def _text_rows(config: AblateConfig, *, root: Path) -> pd.DataFrame | None:
-    """Test rows of the study with text tokens in the same folder, if it is there."""
-    study, sizes = _make_study(AblateConfig(world=config.world, quick=config.quick))
-    path = root / f"{study.name}.csv"
-    grid = grid_rows(study, path=path, sizes=sizes)
-    if grid is None:
-        return None
-    found = select_rows(study_cells(study, chosen=chosen_settings(study, grid)), path=path, sizes=sizes)
-    return pd.DataFrame(found) if found else None
+def _study_beside(study: Study, *, config: AblateConfig, root: Path) -> MeasuredStudy | None:
+    """The study with the other kind of tokens in the same folder, if it is there."""
+    questions = DEFAULT_QUESTIONS if study.name == "shipped" else ("shipped", *WITH_SHIPPED)
+    other, sizes = _published_study(questions, config=config)
+    path = root / f"{other.name}.csv"
+    one_rate = replace(other, learning_rates=(SHIPPED_LEARNING_RATE,))
+    for each in (other, one_rate) if other.name == "shipped" else (other,):
+        grid = grid_rows(each, path=path, sizes=sizes)
+        if grid is None:
+            continue
+        found = select_rows(study_cells(each, chosen=chosen_settings(each, grid)), path=path, sizes=sizes)
+        if found:
+            return MeasuredStudy(study=each, rows=pd.DataFrame(found))
+    return None
 
 
 def _make_study(config: AblateConfig) -> tuple[Study, Sizes]:
-    questions = config.questions or DEFAULT_QUESTIONS
-    study = replace(QUICK if config.quick else _published(questions), world=config.world, questions=questions)
+    study, sizes = _published_study(config.questions or DEFAULT_QUESTIONS, config=config)
     if not config.quick:
         study = replace(study, num_repetitions=config.num_repetitions, num_pretrainings=config.num_pretrainings)
     if config.roles:
         study = replace(study, roles=config.roles)
     if config.learning_rates:
         study = replace(study, learning_rates=config.learning_rates)
+    return study, sizes
+
+
+def _published_study(questions: tuple[str, ...], *, config: AblateConfig) -> tuple[Study, Sizes]:
+    """The study as its page has it, in the world of the configuration; or its test run."""
+    base = QUICK if config.quick else SHIPPED if "shipped" in questions else Study()
+    study = replace(base, world=config.world, questions=questions)
     return study, QUICK_SIZES if config.quick else Sizes(num_test=NUM_TEST[study.name])
-
-
-def _published(questions: tuple[str, ...]) -> Study:
-    return SHIPPED if questions == ("shipped",) else Study(questions=questions)
 
 
 def _make_clip(

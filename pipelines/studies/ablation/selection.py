@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pipelines.studies.ablation.grid import Study
+from pipelines.studies.ablation.grid import SHIPPED_LEARNING_RATE, Study
 
 Setting = TypeVar("Setting")
 
@@ -32,12 +32,15 @@ def best_settings(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Ch
 def chosen_settings(study: Study, rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], ChosenSettings]:
     """Choose the settings of every method of a study; a grid of one setting leaves no choice, and needs no rows.
 
+    The question `shipped` keeps the shipped learning rate unless the best one is better by more than one standard
+    error; the same rule holds for every method.
+
     Args:
         study: the study.
         rows: as for `best_settings`.
     """
     if study.has_choice:
-        return best_settings(rows)
+        return _shipped_unless_better(rows) if study.name == "shipped" else best_settings(rows)
     only = ChosenSettings(learning_rate=study.learning_rates[0], num_tokens=study.num_tokens[0])
     return dict.fromkeys(study.tunings, only)
 
@@ -48,12 +51,10 @@ def one_standard_error_settings(rows: Sequence[Mapping[str, Any]]) -> dict[tuple
     This is the one-standard-error rule (Breiman et al., 1984), with the binomial error over the images of the best
     settings. A smaller rate is safer for a model that this study has not seen.
     """
-    found = {}
-    for method, scores in _mean_rr(rows).items():
-        judged = [row for row in rows if (row["objective"], row["tokens"]) == method]
-        near = _within_standard_error(scores, num_images=sum(int(row["num_images"]) for row in judged) / len(scores))
-        found[method] = min(near, key=lambda each: (each.learning_rate, each.num_tokens))
-    return found
+    return {
+        method: min(near, key=lambda each: (each.learning_rate, each.num_tokens))
+        for method, near in _near_best(rows).items()
+    }
 
 
 def default_settings(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ChosenSettings]:
@@ -64,6 +65,27 @@ def default_settings(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ChosenSett
     }
     near = _within_standard_error(scores, num_images=sum(int(row["num_images"]) for row in ours) / len(scores))
     return min(near, key=lambda each: (each[1].learning_rate, each[1].num_tokens, each[0]))
+
+
+def _shipped_unless_better(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], ChosenSettings]:
+    best = best_settings(rows)
+    shipped = {
+        method: settings
+        for method, near in _near_best(rows).items()
+        for settings in near
+        if settings.learning_rate == SHIPPED_LEARNING_RATE
+    }
+    return best | shipped
+
+
+def _near_best(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[ChosenSettings]]:
+    """The settings within one standard error of the best ones, by objective and kind of tokens."""
+    found = {}
+    for method, scores in _mean_rr(rows).items():
+        judged = [row for row in rows if (row["objective"], row["tokens"]) == method]
+        num_images = sum(int(row["num_images"]) for row in judged) / len(scores)
+        found[method] = _within_standard_error(scores, num_images=num_images)
+    return found
 
 
 def _within_standard_error(scores: Mapping[Setting, float], *, num_images: float) -> list[Setting]:

@@ -1,6 +1,6 @@
 """List the cells of a study: every tuning that its questions need, each once, with all its judgements."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ecor.config.scoring import MethodName
@@ -10,7 +10,6 @@ from pipelines.studies.ablation.grid import (
     DECODING_OF,
     DECODINGS,
     LOSS_OF_METHOD,
-    SELECTION_SEED,
     SET_RULES,
     SHIPPED_TOKENS,
     TOKENS,
@@ -19,6 +18,9 @@ from pipelines.studies.ablation.grid import (
     Study,
 )
 from pipelines.studies.ablation.selection import ChosenSettings
+
+TRANSFER_METHODS: tuple[MethodName, ...] = ("joint", "pooled")
+"""Methods whose visual tokens are judged on other sets."""
 
 
 def selection_cells(study: Study) -> list[Cell]:
@@ -31,7 +33,7 @@ def selection_cells(study: Study) -> list[Cell]:
     return [
         Cell(
             pretraining_seed=0,
-            seed=SELECTION_SEED,
+            seed=seed,
             set_name=set_name,
             objective=objective,
             tokens=tokens,
@@ -42,6 +44,7 @@ def selection_cells(study: Study) -> list[Cell]:
         )
         for objective, tokens in study.tunings
         for set_name in study.selection_sets
+        for seed in study.selection_seeds
         for learning_rate in study.learning_rates
         for num_tokens in study.num_tokens
     ]
@@ -80,15 +83,7 @@ def study_cells(study: Study, *, chosen: Mapping[tuple[str, str], ChosenSettings
                     cells.append(replace(start.untuned_cell(set_name, decoding="joint"), wording=wording))
                     cells.append(replace(start.tuned_cell(set_name, objective="two_term"), wording=wording))
         if "growth" in asked:
-            for size in study.vocabulary_sizes:
-                cells += [
-                    replace(start.tuned_cell(study.growing_set, objective=objective), num_categories=size)
-                    for objective in LOSS_OF_METHOD.values()
-                ]
-                cells += [
-                    replace(start.untuned_cell(study.growing_set, decoding=method), num_categories=size)
-                    for method in LOSS_OF_METHOD
-                ]
+            cells += _growth_cells(study, starts=[start])
     return [_add_judgements(cell, study=study) for cell in cells]
 
 
@@ -131,25 +126,62 @@ def _shipped_cells(study: Study, *, chosen: Mapping[tuple[str, str], ChosenSetti
     """Every method tuned with its own loss, and untuned; method by method, so that a part of the study has whole arms.
 
     They are judged on test images and, for the rule, on validation images. Tokens of the losses with two and three
-    terms are decoded with and without the category alone.
+    terms are decoded with and without the category alone. Cells of transfer and growth alone follow.
     """
-    starts = [_Repetition(pretraining_seed=clip, seed=seed, chosen=chosen) for clip, seed in study.repetitions]
+    starts = _starts(study.repetitions, chosen=chosen)
     places = [(start, set_name) for start in starts for set_name in study.sets]
     cells: list[Cell] = []
     for method, objective in ALL_METHODS.items():
         cells += [start.tuned_cell(name, objective=objective, tokens=SHIPPED_TOKENS) for start, name in places]
         cells += [start.untuned_cell(name, decoding=method) for start, name in places]
-    return [replace(cell, judgements=_shipped_judgements(cell)) for cell in cells]
+    cells = [_add_shipped_judgements(cell, study=study) for cell in cells]
+    wide = _starts(study.wide_repetitions, chosen=chosen)
+    if "transfer" in study.questions:
+        strange = [name for name in study.target_sets if name not in study.sets]
+        cells += [
+            start.untuned_cell(name, decoding=method)
+            for start in wide
+            for name in strange
+            for method in TRANSFER_METHODS
+        ]
+    if "growth" in study.questions:
+        cells += _growth_cells(study, starts=wide)
+    return cells
 
 
-def _shipped_judgements(cell: Cell) -> tuple[Judgement, ...]:
+def _growth_cells(study: Study, *, starts: Sequence[_Repetition]) -> list[Cell]:
+    """Every method on some of the categories of the growing set, tuned and untuned, method by method."""
+    return [
+        replace(cell, num_categories=size)
+        for method, objective in study.methods.items()
+        for start in starts
+        for size in study.vocabulary_sizes
+        for cell in (
+            start.tuned_cell(study.growing_set, objective=objective, tokens=study.tokens),
+            start.untuned_cell(study.growing_set, decoding=method),
+        )
+    ]
+
+
+def _starts(
+    repetitions: Sequence[tuple[int, int]], *, chosen: Mapping[tuple[str, str], ChosenSettings]
+) -> list[_Repetition]:
+    return [_Repetition(pretraining_seed=clip, seed=seed, chosen=chosen) for clip, seed in repetitions]
+
+
+def _add_shipped_judgements(cell: Cell, *, study: Study) -> Cell:
     both: tuple[MethodName, ...] = ("joint", "pooled")
     decodings = both if cell.objective in ("two_term", "three_term") else (cell.decoding,)
-    return tuple(
+    found = [
         Judgement(decoding=decoding, test_set=cell.set_name, split=split)
         for split in ("validation", "test")
         for decoding in decodings
-    )
+    ]
+    is_wide = (cell.pretraining_seed, cell.seed) in study.wide_repetitions
+    if "transfer" in study.questions and is_wide and cell.objective and cell.decoding in TRANSFER_METHODS:
+        others = [name for name in study.target_sets if name != cell.set_name]
+        found += [Judgement(decoding=cell.decoding, test_set=name) for name in others]
+    return replace(cell, judgements=tuple(found))
 
 
 def _add_judgements(cell: Cell, *, study: Study) -> Cell:

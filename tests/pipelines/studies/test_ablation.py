@@ -2,7 +2,8 @@
 
 Covers: `pipelines.studies.ablation.cell`, `pipelines.studies.ablation.factors`, `pipelines.studies.ablation.figures`,
 `pipelines.studies.ablation.grid`, `pipelines.studies.ablation.results.claims`,
-`pipelines.studies.ablation.results.dependence`, `pipelines.studies.ablation.results.page`,
+`pipelines.studies.ablation.results.arms`, `pipelines.studies.ablation.results.dependence`,
+`pipelines.studies.ablation.results.page`,
 `pipelines.studies.ablation.results.plots`, `pipelines.studies.ablation.results.questions`,
 `pipelines.studies.ablation.results.tables`, `pipelines.studies.ablation.results.vocabulary_questions`,
 `pipelines.studies.ablation.run`, `pipelines.studies.ablation.selection`, `pipelines.studies.ablation.study_cells`,
@@ -45,7 +46,7 @@ from pipelines.studies.ablation.grid import (
     Study,
 )
 from pipelines.studies.ablation.results import page as results
-from pipelines.studies.ablation.results.claims import claims_table
+from pipelines.studies.ablation.results.claims import MeasuredStudy, claims_table
 from pipelines.studies.ablation.results.dependence import FACTOR_FIGURES
 from pipelines.studies.ablation.selection import (
     ChosenSettings,
@@ -304,18 +305,27 @@ def test_the_page_answers_every_question_from_the_rows_alone(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_claims_are_judged_by_their_intervals(world: str) -> None:
-    _, rows, _ = two_repetitions(world)
-    table = claims_table(rows)
+    study, rows, _ = two_repetitions(world)
+    table = claims_table([MeasuredStudy(study=study, rows=rows)])
     assert table is not None
-    verdicts = {words: (difference, verdict) for words, difference, _, verdict in table.rows}
-    assert verdicts["joint beats the inverted order, each tuned with its own loss"] == ("+10.0 ± 0.0", "yes")
-    assert verdicts["tuned prompts beat the best hand-written wording"] == ("+5.0 ± 0.0", "yes")
-    growth = verdicts["the lead over independent factors grows with the vocabulary"]
-    assert growth == ("+0.0 ± 0.0", "not shown")
+    verdicts = {claim: rr for claim, rr, _, _ in table.rows}
+    assert verdicts["joint beats the inverted order, each tuned with its own loss"] == "+10.0 ± 0.0, yes"
+    assert verdicts["tuned prompts beat the best hand-written wording"] == "+5.0 ± 0.0, yes"
+    growth = verdicts["the lead of joint over independent factors grows with the vocabulary"]
+    assert growth == "+0.0 ± 0.0, not shown"
     worse = rows.assign(rr=np.where(rows["decoding_judged"] == "joint", rows["rr"] - 0.3, rows["rr"]))
-    reversed_ = claims_table(worse)
-    assert reversed_ is not None
-    assert reversed_.rows[0][1] == "-20.0 ± 0.0" and reversed_.rows[0][3] == "no, the opposite"
+    reversed_ = claims_table([MeasuredStudy(study=study, rows=worse)])
+    assert reversed_ is not None and reversed_.rows[0][1] == "-20.0 ± 0.0, no, the opposite"
+
+
+def test_transfer_is_compared_with_the_whole_set_without_tuning() -> None:
+    study, rows, _ = two_repetitions()
+    is_part = rows["num_categories"] < rows["set_name"].map(lambda name: len(all_sets()[name].categories))
+    easy = rows.assign(rr=np.where(is_part, 0.9, rows["rr"]))  # fewer categories are easier
+    table = claims_table([MeasuredStudy(study=study, rows=easy)])
+    assert table is not None and is_part.any()
+    verdicts = {claim: rr for claim, rr, _, _ in table.rows}
+    assert verdicts["prompts tuned on one set help on another (zero-shot transfer), joint"] == "+5.0 ± 0.0, yes"
 
 
 @pytest.mark.slow

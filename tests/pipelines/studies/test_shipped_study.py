@@ -16,42 +16,22 @@ from pipelines.config.infrastructure import ClusterConfig
 from pipelines.config.studies import AblateConfig
 from pipelines.studies.ablation import run as ablate
 from pipelines.studies.ablation.cell import prompt_config
-from pipelines.studies.ablation.grid import ALL_METHODS, SELECTION_SEED, SHIPPED, SHIPPED_TOKENS, Cell, Study
-from pipelines.studies.ablation.results import page as results
-from pipelines.studies.ablation.results.shipped import (
-    ARMS,
-    DEFAULT,
-    RULE,
-    rule_table,
-    shipped_claims,
-    validation_scores,
-    winner,
+from pipelines.studies.ablation.grid import (
+    ALL_METHODS,
+    SELECTION_SEED,
+    SHIPPED,
+    SHIPPED_TOKENS,
+    Cell,
+    Study,
 )
-from pipelines.studies.ablation.selection import ChosenSettings, chosen_settings
+from pipelines.studies.ablation.results import page as results
+from pipelines.studies.ablation.results.arms import ARMS, DEFAULT
+from pipelines.studies.ablation.results.claims import MeasuredStudy, claims_table
+from pipelines.studies.ablation.results.shipped import RULE, rule_table, validation_scores, winner
+from pipelines.studies.ablation.selection import chosen_settings
 from pipelines.studies.ablation.study_cells import selection_cells, study_cells
 from pipelines.studies.drawn_splits import Sizes
-
-FIGURES = ("rr", "visible_rr", "accuracy")
-CHOSEN = {method: ChosenSettings(learning_rate=0.001, num_tokens=2) for method in SHIPPED.tunings}
-SMALL = replace(SHIPPED, roles=("small",), num_repetitions=2, num_pretrainings=1)
-
-
-def made_up_rows(cells: list[Cell], figures: dict[tuple[str | None, str, str], tuple[float, ...]]) -> pd.DataFrame:
-    """Rows whose figures depend on loss, decoding and split; 0.3 where none are given. One repetition is better."""
-    rows = []
-    for cell in cells:
-        for judgement in cell.judgements:
-            told = {name: value for name, value in asdict(cell).items() if name != "judgements"}
-            judged = {name: value for name, value in asdict(judgement).items() if name != "decoding"}
-            found = figures.get((cell.objective, judgement.decoding, judgement.split), (0.3, 0.3, 0.3))
-            shift = 0.02 * (cell.seed == SHIPPED.first_seed)
-            rows.append(
-                {**told, **judged, **{name: value + shift for name, value in zip(FIGURES, found, strict=True)}}
-                | {"cell": cell.digest_of(asdict(Sizes())), "judgement": judgement.name, "num_images": 600}
-                | {"decoding_judged": judgement.decoding, "num_categories": 10, "wording": 0, "wording_is_chosen": True}
-                | {"tuning_s": 3.0}
-            )
-    return pd.DataFrame(rows)
+from tests.support.shipped_rows import CHOSEN, SMALL, made_up_rows
 
 
 def rows_with(**validation: tuple[float, ...]) -> pd.DataFrame:
@@ -79,7 +59,7 @@ def test_cells_give_every_arm_a_row_per_split_on_images_of_their_own() -> None:
     rows = made_up_rows(cells, {})
     for split in ("validation", "test"):
         for arm in ARMS.values():
-            assert len(arm.select(rows[rows["split"] == split])) == SMALL.num_repetitions
+            assert len(arm.select(rows[rows["split"] == split], tokens=SHIPPED_TOKENS)) == SMALL.num_repetitions
     assert {cell.tokens for cell in cells if cell.objective} == {SHIPPED_TOKENS}
     seeds = {cell.seed for cell in cells}
     assert not seeds & {seed for _, seed in Study(num_repetitions=6).repetitions} | seeds & {SELECTION_SEED}
@@ -150,17 +130,19 @@ def test_a_loss_within_one_standard_error_is_allowed() -> None:
 
 def test_claims_are_of_test_rows_and_stand_beside_those_of_text_tokens() -> None:
     rows = rows_with(joint=(0.3, 0.3, 0.3), pooled=(0.2, 0.2, 0.35))  # on test images 0.3 and 0.4, 0.4, 0.25
-    table = shipped_claims(rows)
+    visual = MeasuredStudy(study=SMALL, rows=rows)
+    table = claims_table([visual])
     assert table is not None
     verdicts = {row[0]: row[1:] for row in table.rows}
     pooled = verdicts["pooled beats joint, each tuned with its own loss"]
     assert pooled == ("+10.0 ± 0.0, yes", "+10.0 ± 0.0, yes", "-5.0 ± 0.0, no, the opposite")
-    text = rows.assign(tokens=np.where(rows["tokens"] == SHIPPED_TOKENS, "text", rows["tokens"]), set_size=1)
-    beside = shipped_claims(rows, text_rows=text)
-    assert beside is not None and beside.header[-1] == "RR with text tokens"
-    found = {row[0]: row[-1] for row in beside.rows}
-    assert found["joint beats the inverted order, each tuned with its own loss"] == "+0.0 ± 0.0, not shown"
-    assert found["pooled beats joint, each tuned with its own loss"] == "not asked"
+    without = rows[(rows["objective"] != "three_term") & (rows["decoding_judged"] != "pooled")]
+    text = without.assign(tokens=np.where(without["tokens"] == SHIPPED_TOKENS, "text", without["tokens"]))
+    beside = claims_table([MeasuredStudy(study=Study(roles=("small",)), rows=text), visual])
+    assert beside is not None and beside.header[1:3] == ("RR, points: text tokens", "RR, points: visual tokens")
+    found = {row[0]: row[1:3] for row in beside.rows}
+    assert found["joint beats the inverted order, each tuned with its own loss"] == ("+0.0 ± 0.0, not shown",) * 2
+    assert found["pooled beats joint, each tuned with its own loss"] == ("not asked", "+10.0 ± 0.0, yes")
 
 
 def test_the_page_says_the_rule_before_it_says_what_ships(tmp_path: Path) -> None:

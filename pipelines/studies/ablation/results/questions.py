@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
-from pipelines.studies.ablation.grid import LOSS_OF_METHOD, TOKENS
+from pipelines.studies.ablation.grid import LOSS_OF_METHOD, TOKENS, Study
 from pipelines.studies.ablation.results.dependence import dependence_answer
 from pipelines.studies.ablation.results.shipped import shipped_answer
 from pipelines.studies.ablation.results.tables import (
@@ -24,8 +25,14 @@ from pipelines.studies.ablation.results.vocabulary_questions import (
 from pipelines.studies.markdown import MarkdownTable
 
 
-def answer_question(question: str, rows: pd.DataFrame, *, folder: Path) -> Answer | None:
-    """Answer a question from test rows, and write its plot into the folder; None if it has no rows."""
+class _AnswerOfStudy(Protocol):
+    def __call__(self, rows: pd.DataFrame, folder: Path, *, study: Study) -> Answer | None: ...
+
+
+def answer_question(question: str, rows: pd.DataFrame, *, folder: Path, study: Study) -> Answer | None:
+    """Answer a question of a study from test rows, and write its plot into the folder; None if it has no rows."""
+    if question in _ANSWERS_OF_STUDY:
+        return _ANSWERS_OF_STUDY[question](rows, folder, study=study)
     return _ANSWERS[question](rows, folder)
 
 
@@ -173,10 +180,13 @@ _ANSWERS: Mapping[str, Callable[[pd.DataFrame, Path], Answer | None]] = {
     "negatives": _negatives,
     "wording": _wording,
     "sets": answer_sets,
+    "why": dependence_answer,
+    "pooled": _pooled,
+}
+_ANSWERS_OF_STUDY: Mapping[str, _AnswerOfStudy] = {
     "transfer": answer_transfer,
     "growth": answer_growth,
     "objects": answer_objects,
-    "why": dependence_answer,
-    "pooled": _pooled,
     "shipped": shipped_answer,
 }
+"""Answers that depend on the tokens and methods of the study."""

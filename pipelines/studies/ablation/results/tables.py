@@ -13,7 +13,7 @@ import pandas as pd
 
 from ecor.demo.worlds.registry import all_sets
 from ecor.evaluation.confidence_intervals import RepeatedMean, mean_over_repetitions
-from pipelines.studies.ablation.grid import QUESTIONS
+from pipelines.studies.ablation.grid import QUESTIONS, Study
 from pipelines.studies.ablation.results import plots
 from pipelines.studies.markdown import MarkdownTable
 
@@ -150,9 +150,12 @@ def set_sizes(rows: pd.DataFrame) -> "pd.Series[float]":
     return rows["set_name"].map({name: len(each.categories) for name, each in all_sets().items()})
 
 
-def growing_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """Select rows of the set that was judged with several numbers of categories."""
-    return rows[rows.groupby("set_name")["num_categories"].transform("nunique") > 1]
+def growing_rows(rows: pd.DataFrame, *, study: Study) -> pd.DataFrame:
+    """Select rows of the set that was judged with several numbers of categories; none if there was one number."""
+    found = rows[rows["set_name"] == study.growing_set]
+    if study.growing_set not in study.sets:
+        found = found[found["num_categories"].isin(study.vocabulary_sizes)]
+    return found if found["num_categories"].nunique() > 1 else found.iloc[:0]
 
 
 def by_repetition(rows: pd.DataFrame, figure: str) -> "pd.Series[float]":
@@ -213,6 +216,10 @@ def answer_by_comparison(
     arms: Sequence[str],
     columns: str,
     against: str | None,
+    study: Study | None = None,
 ) -> Answer | None:
-    found = comparison_tables(rows, folder, name=question, arms=arms, columns=columns, against=against)
+    """Answer a question by one comparison; that of the study `shipped` has a plot of its own name."""
+    is_shipped = study is not None and study.name == "shipped" and question != "shipped"
+    name = f"shipped-{question}" if is_shipped else question
+    found = comparison_tables(rows, folder, name=name, arms=arms, columns=columns, against=against)
     return Answer(title=QUESTIONS[question], note=note, tables=found.tables, plot=found.plot) if found else None

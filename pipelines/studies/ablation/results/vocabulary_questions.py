@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipelines.studies.ablation.grid import LOSS_OF_METHOD
+from pipelines.studies.ablation.grid import Study
+from pipelines.studies.ablation.results.arms import ARMS, DEFAULT
 from pipelines.studies.ablation.results.tables import (
+    REPETITION,
     RR,
     Answer,
     answer_by_comparison,
@@ -14,6 +16,7 @@ from pipelines.studies.ablation.results.tables import (
     own_test_rows,
     set_sizes,
 )
+from pipelines.studies.ablation.study_cells import TRANSFER_METHODS
 
 
 def answer_sets(rows: pd.DataFrame, folder: Path) -> Answer | None:
@@ -38,71 +41,68 @@ def answer_sets(rows: pd.DataFrame, folder: Path) -> Answer | None:
     )
 
 
-def answer_transfer(rows: pd.DataFrame, folder: Path) -> Answer | None:
-    ours = rows[rows["wording_is_chosen"] & rows["tokens"].isin(["text", "none"])]
-    ours = ours[
-        (ours["decoding_judged"] == "joint")
-        & (ours["set_size"] == 1)
-        & (ours["num_categories"] == set_sizes(ours))
-        & (ours["decoding"] == "joint")
-    ]
-    tuned = ours[ours["objective"] == "two_term"]
-    untuned = ours[ours["objective"].isna()]
-    found = pd.concat([tuned.assign(arm="tuned on " + tuned["set_name"]), untuned.assign(arm="zero-shot")])
-    arms = ("zero-shot", *(f"tuned on {name}" for name in sorted(tuned["set_name"].unique())))
+def answer_transfer(rows: pd.DataFrame, folder: Path, *, study: Study) -> Answer | None:
+    """Judge tokens on names and images of other sets; with visual tokens those of two methods."""
+    judged = rows[(rows["set_size"] == 1) & (rows["split"] == "test") & (rows["num_categories"] == set_sizes(rows))]
+    arms: dict[str, pd.DataFrame] = {}
+    for method in TRANSFER_METHODS if study.name == "shipped" else ("joint",):
+        name = f"{method}, " if study.name == "shipped" else ""
+        arms[f"{name}zero-shot"] = ARMS[f"{method}, zero-shot"].select(judged, tokens=study.tokens)
+        tuned = ARMS[f"{method}, tuned"].select(judged, tokens=study.tokens)
+        arms |= {f"{name}tuned on {source}": part for source, part in tuned.groupby("set_name")}
+    found = pd.concat([part.assign(arm=name) for name, part in arms.items()])
+    wide = pd.MultiIndex.from_tuples(study.wide_repetitions, names=REPETITION)
+    found = found[pd.MultiIndex.from_frame(found[REPETITION]).isin(wide)]
     return answer_by_comparison(
         found,
         folder,
         question="transfer",
         note="Rows: what the prompts were tuned on; columns: whose names and images they are judged on.",
-        arms=arms,
+        arms=tuple(arms),
         columns="test_set",
-        against="zero-shot",
+        against=next(iter(arms)),
+        study=study,
     )
 
 
-def answer_growth(rows: pd.DataFrame, folder: Path) -> Answer | None:
-    own = own_test_rows(rows, whole=False)
-    large = growing_rows(own[own["wording_is_chosen"]])
+def answer_growth(rows: pd.DataFrame, folder: Path, *, study: Study) -> Answer | None:
+    """Compare the methods on some and all of the categories of one set."""
+    large = growing_rows(own_test_rows(rows, whole=False), study=study)
     if not len(large):
         return None
-    name = large["set_name"].iloc[0]
-    arms: dict[str, pd.DataFrame] = {}
-    for decoding, objective in LOSS_OF_METHOD.items():
-        arms[f"{decoding}, tuned"] = large[(large["objective"] == objective) & (large["decoding_judged"] == decoding)]
-        arms[f"{decoding}, zero-shot"] = large[
-            large["objective"].isna() & (large["decoding"] == decoding) & (large["decoding_judged"] == decoding)
-        ]
-    found = pd.concat([part.assign(arm=name) for name, part in arms.items()])
+    arms = tuple(f"{method}, {how}" for method in study.methods for how in ("tuned", "zero-shot"))
+    found = pd.concat([ARMS[arm].select(large, tokens=study.tokens).assign(arm=arm) for arm in arms])
     found = found.assign(size=found["num_categories"].astype(int))
     return answer_by_comparison(
         found,
         folder,
         question="growth",
-        note=f"Columns: number of categories of {name} that take part, drawn by each repetition's seed.",
-        arms=tuple(arms),
+        note=f"Columns: number of categories of {study.growing_set} that take part, drawn by each repetition's seed.",
+        arms=arms,
         columns="size",
-        against="joint, tuned",
+        against=DEFAULT,
+        study=study,
     )
 
 
-def answer_objects(rows: pd.DataFrame, folder: Path) -> Answer | None:
-    own = own_test_rows(rows)
-    plain = own[own["wording_is_chosen"] & (own["tokens"] == "text")]
+def answer_objects(rows: pd.DataFrame, folder: Path, *, study: Study) -> Answer | None:
+    """Compare the methods on scenes with one object and with two."""
+    own = own_test_rows(rows[rows["set_name"].isin(study.sets)])
     parts = []
-    for decoding, objective in LOSS_OF_METHOD.items():
-        part = plain[(plain["objective"] == objective) & (plain["decoding_judged"] == decoding)]
+    for method in study.methods:
+        part = ARMS[f"{method}, tuned"].select(own, tokens=study.tokens)
         for number in ("one", "two"):
             columns = {f"{figure}_{number}": figure for figure in RR}
             renamed = part.drop(columns=list(RR)).rename(columns=columns)
-            parts.append(renamed.assign(arm=decoding, things=f"{number} object{'s' * (number == 'two')}"))
+            parts.append(renamed.assign(arm=method, things=f"{number} object{'s' * (number == 'two')}"))
     found = pd.concat(parts)
     return answer_by_comparison(
         found,
         folder,
         question="objects",
         note="All sets together; each arm tuned with its own loss.",
-        arms=tuple(LOSS_OF_METHOD),
+        arms=tuple(study.methods),
         columns="things",
         against="joint",
+        study=study,
     )
