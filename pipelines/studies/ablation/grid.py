@@ -149,7 +149,7 @@ class Study:
     selection_seeds: tuple[int, ...] = (SELECTION_SEED,)
     """Seeds of the images on which settings are chosen."""
     num_wide_repetitions: int | None = None
-    """Repetitions of transfer and growth with the tokens of `shipped`, the first ones; None: all."""
+    """Repetitions of transfer and growth with the tokens of `shipped`, the last ones; None: all."""
 
     def __post_init__(self) -> None:
         unknown = set(self.questions) - set(QUESTIONS)
@@ -215,7 +215,7 @@ class Study:
     @property
     def wide_repetitions(self) -> tuple[tuple[int, int], ...]:
         """Pretraining seed and seed of each repetition of transfer and growth with the tokens of `shipped`."""
-        return self.repetitions[: self.num_wide_repetitions]
+        return self.repetitions[-(self.num_wide_repetitions or 0) :]
 
     @property
     def has_choice(self) -> bool:
@@ -244,7 +244,7 @@ SHIPPED = Study(
     selection_roles=("small",),
     learning_rates=SHIPPED_LEARNING_RATES,
     num_tokens=(2,),
-    vocabulary_sizes=(5, 20, 40),
+    vocabulary_sizes=(5, 40),
     num_wide_repetitions=3,
 )
 """The study of the question `shipped`: fewer sets, smaller learning rates, the shipped number and kind of tokens."""

@@ -21,6 +21,8 @@ from pipelines.studies.ablation.selection import ChosenSettings
 
 TRANSFER_METHODS: tuple[MethodName, ...] = ("joint", "pooled")
 """Methods whose visual tokens are judged on other sets."""
+GROWTH_METHODS: tuple[MethodName, ...] = ("joint", "pooled", "independent")
+"""Methods that are tuned with visual tokens on parts of the growing set, where each takes minutes."""
 
 
 def selection_cells(study: Study) -> list[Cell]:
@@ -83,7 +85,7 @@ def study_cells(study: Study, *, chosen: Mapping[tuple[str, str], ChosenSettings
                     cells.append(replace(start.untuned_cell(set_name, decoding="joint"), wording=wording))
                     cells.append(replace(start.tuned_cell(set_name, objective="two_term"), wording=wording))
         if "growth" in asked:
-            cells += _growth_cells(study, starts=[start])
+            cells += _growth_cells(study, starts=[start], methods=tuple(LOSS_OF_METHOD))
     return [_add_judgements(cell, study=study) for cell in cells]
 
 
@@ -145,19 +147,19 @@ def _shipped_cells(study: Study, *, chosen: Mapping[tuple[str, str], ChosenSetti
             for method in TRANSFER_METHODS
         ]
     if "growth" in study.questions:
-        cells += _growth_cells(study, starts=wide)
+        cells += _growth_cells(study, starts=wide, methods=GROWTH_METHODS)
     return cells
 
 
-def _growth_cells(study: Study, *, starts: Sequence[_Repetition]) -> list[Cell]:
-    """Every method on some of the categories of the growing set, tuned and untuned, method by method."""
+def _growth_cells(study: Study, *, starts: Sequence[_Repetition], methods: Sequence[MethodName]) -> list[Cell]:
+    """The methods on some of the categories of the growing set, tuned and untuned, method by method."""
     return [
         replace(cell, num_categories=size)
-        for method, objective in study.methods.items()
+        for method in methods
         for start in starts
         for size in study.vocabulary_sizes
         for cell in (
-            start.tuned_cell(study.growing_set, objective=objective, tokens=study.tokens),
+            start.tuned_cell(study.growing_set, objective=study.methods[method], tokens=study.tokens),
             start.untuned_cell(study.growing_set, decoding=method),
         )
     ]

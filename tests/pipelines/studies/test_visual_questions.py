@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.studies.ablation.grid import ALL_METHODS, SHIPPED, WITH_SHIPPED
+from pipelines.studies.ablation.grid import SHIPPED, WITH_SHIPPED
 from pipelines.studies.ablation.results import page as results
 from pipelines.studies.ablation.results.settings import describe_settings
 from pipelines.studies.ablation.selection import chosen_settings
-from pipelines.studies.ablation.study_cells import selection_cells, study_cells
+from pipelines.studies.ablation.study_cells import GROWTH_METHODS, selection_cells, study_cells
 from pipelines.studies.drawn_splits import Sizes
 from tests.support.shipped_rows import CHOSEN, SMALL, made_up_rows
 
-WIDE = replace(SMALL, questions=("shipped", *WITH_SHIPPED), vocabulary_sizes=(5, 40), num_wide_repetitions=1)
+WIDE = replace(SMALL, questions=("shipped", *WITH_SHIPPED), num_wide_repetitions=1)
 
 
 def test_transfer_adds_judgements_to_tunings_and_growth_adds_cells() -> None:
@@ -26,15 +26,15 @@ def test_transfer_adds_judgements_to_tunings_and_growth_adds_cells() -> None:
     assert len(set(names)) == len(names)
     assert {cell.digest_of(asdict(Sizes())) for cell in base} <= set(names), "rows of the question alone stay valid"
     elsewhere = [cell for cell in wide if any(each.test_set != cell.set_name for each in cell.judgements)]
-    assert {(cell.seed, cell.objective) for cell in elsewhere} == {(5000, "two_term"), (5000, "three_term")}
+    assert {(cell.seed, cell.objective) for cell in elsewhere} == {(5001, "two_term"), (5001, "three_term")}
     for cell in elsewhere:
         judged = {each.test_set: each.decoding for each in cell.judgements if each.test_set != cell.set_name}
         assert judged == dict.fromkeys(set(WIDE.target_sets) - {cell.set_name}, cell.decoding)
     growing = [cell for cell in wide if cell.num_categories]
     assert {(cell.num_categories, cell.decoding) for cell in growing if cell.objective} == {
-        (size, method) for size in (5, 40) for method in ALL_METHODS
+        (size, method) for size in (5, 40) for method in GROWTH_METHODS
     }
-    assert {cell.set_name for cell in growing} == {"demo-large"} and {cell.seed for cell in growing} == {5000}
+    assert {cell.set_name for cell in growing} == {"demo-large"} and {cell.seed for cell in growing} == {5001}
 
 
 @pytest.mark.parametrize(("rr_below", "chosen"), [(0.32, 0.001), (0.34, 0.0005)])
