@@ -261,6 +261,17 @@ def test_sigterm_ends_a_command_as_ctrl_c_does():
     assert not folder.exists()
 
 
+@pytest.mark.parametrize(("given", "found"), [(None, "passive 1000"), ("active", "active None")])
+def test_threads_of_torch_wait_asleep_unless_the_environment_says_otherwise(given, found, monkeypatch):
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    else:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    process = run_python("import os\nprint(*map(os.environ.get, ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT')))")
+    assert process.communicate(timeout=60) == (f"{found}\n", "")
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [
