@@ -142,6 +142,7 @@ def _on_sample(config: PipelineConfig, *, shards: str, model: str, output: str) 
         input=f"{shards}/{config.train.validation_split}",
         output=output,
         model=model,
+        text=replace(config.score.text, cache_dir=None),
         since=None,
         fresh=False,
         max_rejected=1.0,

@@ -160,6 +160,19 @@ def test_stages_print_nothing_of_their_own(planned: Planned):
     assert all(line.startswith("plan: ") for line in planned.said.splitlines() if line), planned.said
 
 
+def test_labels_of_other_names_are_planned_and_no_cache_of_texts_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, no_cluster: None
+):
+    path = write_pipeline(tmp_path)
+    (tmp_path / "other.json").write_text(json.dumps({"apple": ["a stem"], "pear": ["a green peel"]}))
+    score = f'input = "{tmp_path}/photos/{next(iter(NAMES))}"\nvocabulary = "{tmp_path}/other.json"\n'
+    text = path.read_text().replace("[score]\n", f"[score]\n{score}")
+    path.write_text(f'{text}[score.text]\ncache_dir = "{tmp_path}/texts"\n')
+    assert main(["plan", str(path), "--output", str(tmp_path / "plan.json")]) == 0, capsys.readouterr().err
+    assert json.loads((tmp_path / "plan.json").read_text())["images"]["num_score"] == NUM
+    assert not (tmp_path / "texts").exists() and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, ValueError])
 def test_an_interrupted_plan_leaves_nothing(
     stop: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, no_cluster: None
