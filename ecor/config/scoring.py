@@ -28,7 +28,7 @@ class ScoringConfig:
     that of models without tuning, and of those of earlier versions. Or a rival: `inverted`, `independent`, `pairs`
     (DROR)."""
     pooling_weight: float | None = None
-    """λ of `pooled`; 0 is `joint`. None: the one fitted with the model's temperatures, or 1 where none was fitted."""
+    """λ of `pooled`; 0 is `joint`. None: that of the model's temperatures, or 1 where they have none."""
     top_k: int = 5
     """Ranked (category, rationale) pairs kept per image."""
     keep_rationales: int = 8
@@ -84,7 +84,7 @@ class ScoringConfig:
 class Temperatures:
     """One per factor; log-probabilities are log_softmax(logits / temperature). 1 is uncalibrated.
 
-    And the weight of pooled decoding, which is fitted with them.
+    And the weight of pooled decoding, which belongs to them.
     """
 
     rationale: float = 1.0
@@ -98,12 +98,14 @@ class Temperatures:
     pair: float | None = None
     """Of P(c, r | I): `pairs`. None: not fitted, that of P(c | r, I) is used."""
     pooling_weight: float | None = None
-    """No temperature, but fitted with them: λ of `pooled`. None: not fitted, 1 is used (our choice)."""
+    """No temperature: λ of `pooled`. None: not set, 1 is used (our choice)."""
+    pooling_temperature: float | None = None
+    """Of `pooled` as a whole, with its `pooling_weight`. None: not fitted, 1 is used, as in earlier versions."""
 
     def __post_init__(self) -> None:
         for name, value in self.to_record().items():
             if name != "pooling_weight":
-                require(value > 0, f"{name} temperature must be positive, got {value}")
+                require(value > 0, f"{name.removesuffix('_temperature')} temperature must be positive, got {value}")
         if self.pooling_weight is not None:
             require_at_least("pooling_weight", self.pooling_weight, 0)
 
@@ -118,7 +120,7 @@ class Temperatures:
         return {name: value for name, value in found.items() if value is not None}
 
     def cover(self, method: MethodName) -> bool:
-        """Whether every factor of a decoding method has a fitted temperature, and `pooled` a fitted weight."""
+        """Whether every factor of a decoding method has a fitted temperature, and `pooled` a weight."""
         fitted = self.to_record()
         return all(factor in fitted for factor in FACTORS[method]) and (
             method != "pooled" or self.pooling_weight is not None

@@ -223,15 +223,22 @@ def decode_pooled(
     logit_scale: float,
     temperatures: Temperatures,
 ) -> Joint:
-    """Not in the paper: P(c, r | I) ∝ P(r | I) · P(c | r, I) · P(c | I)^λ, the joint weighed with the category alone.
+    """Not in the paper: P(c, r | I) ∝ (P(r | I) · P(c | r, I) · P(c | I)^λ)^(1/T), the joint and the category alone.
 
-    λ is that of `scoring`, else the fitted one, else 1; 0 is exactly `joint`.
+    λ is that of `scoring`, else that of the model, else 1; 0 is exactly `joint`. T is the fitted one where λ is that of
+    the model, else 1.
     """
-    fitted = 1.0 if temperatures.pooling_weight is None else temperatures.pooling_weight
-    weight = fitted if scoring.pooling_weight is None else scoring.pooling_weight
+    own = 1.0 if temperatures.pooling_weight is None else temperatures.pooling_weight
+    weight = own if scoring.pooling_weight is None else scoring.pooling_weight
     if weight == 0:
         joint = decode_joint(features, text, scoring=scoring, logit_scale=logit_scale, temperatures=temperatures)
         return replace(joint, method="pooled")
     return pool_with_category(
-        features, text, scoring=scoring, logit_scale=logit_scale, temperatures=temperatures, weight=weight
+        features,
+        text,
+        scoring=scoring,
+        logit_scale=logit_scale,
+        temperatures=temperatures,
+        weight=weight,
+        pooling_temperature=(temperatures.pooling_temperature or 1.0) if weight == own else 1.0,
     )

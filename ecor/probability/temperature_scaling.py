@@ -24,7 +24,7 @@ from ecor.probability.factors import (
     rationale_log_prob,
 )
 from ecor.probability.pair_logits import scaled_similarity
-from ecor.probability.pooling_weight import fit_pooling_weight
+from ecor.probability.pooling_temperature import POOLING_WEIGHT, fit_pooling_temperature
 
 _TOLERANCE = 1e-7
 """Of log T; the loss, in double precision, is flat to its last digit within about 1e-8."""
@@ -78,9 +78,10 @@ def fit_temperatures(
 ) -> Temperatures:
     """Fit one temperature per factor, with the labelled rationale or category given where the factor is conditional.
 
-    An image with one label counts for the factors that need no other. For `pooled`, its weight is fitted too (not in
-    the paper). `inverted` needs the sentences of every labelled category with all rationales; `pooled` all sentences if
-    they are in memory (`fit_pooling_weight`); `pairs` all sentences, read about twenty times.
+    An image with one label counts for the factors that need no other. For `pooled`, the temperature of the whole is
+    fitted too, with the weight `POOLING_WEIGHT` (not in the paper). `inverted` needs the sentences of every labelled
+    category with all rationales; `pooled` all sentences if they are in memory (`fit_pooling_temperature`); `pairs` all
+    sentences, read about twenty times.
 
     Args:
         features: of held-out images.
@@ -126,8 +127,10 @@ def fit_temperatures(
     )
     if "pooled" not in methods:
         return fitted
-    weight = fit_pooling_weight(features, text, categories=categories, logit_scale=logit_scale, temperatures=fitted)
-    return replace(fitted, pooling_weight=weight)
+    pooling_temperature = fit_pooling_temperature(
+        features, text, categories=categories, rationales=rationales, logit_scale=logit_scale, temperatures=fitted
+    )
+    return replace(fitted, pooling_weight=POOLING_WEIGHT, pooling_temperature=pooling_temperature)
 
 
 @torch.no_grad()

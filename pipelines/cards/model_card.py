@@ -203,7 +203,7 @@ def _calibration(record: Checkpoint | ArtifactRecord) -> Iterator[str]:
         same = "this model's" if record.calibrated_on == record.vocabulary_digest else "another"
         yield f"Temperatures were fitted on {same} vocabulary, `{record.calibrated_on[:12]}`."
     for name, value in sorted(record.temperatures.to_record().items()):
-        yield f"{escape(name if name == 'pooling_weight' else f'temperature {name}')}: {value:.4g}"
+        yield f"{escape(name if name.startswith('pooling_') else f'temperature {name}')}: {value:.4g}"
 
 
 def _certified(facts: ModelFacts) -> Iterator[str]:

@@ -187,7 +187,7 @@ def test_each_decoding_finds_the_temperatures_that_made_its_labels(method: Metho
     for factor in FACTORS[method]:
         assert found.of(factor) == pytest.approx(TRUE.of(factor), rel=0.07)
     every = fit_temperatures(image, text, **labels)
-    assert every.to_record().keys() == {*get_args(Factor), "pooling_weight"}
+    assert every.to_record().keys() == {*get_args(Factor), "pooling_weight", "pooling_temperature"}
     assert {factor: every.of(factor) for factor in found.to_record()} == found.to_record()
 
 
