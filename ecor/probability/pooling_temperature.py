@@ -53,10 +53,17 @@ def fit_pooling_temperature(
     num_pairs = len(images) * scoring.max_keep_rationales * text.categories.shape[0]
     images = images[:: math.ceil(num_pairs / _LARGEST)]
     chosen = features.select(images)
-    model = {"logit_scale": logit_scale, "temperatures": temperatures}
-    pool = evaluate_pool(chosen, text, scoring=scoring, weight=weight, **model)
+    pool = evaluate_pool(
+        chosen, text, scoring=scoring, logit_scale=logit_scale, temperatures=temperatures, weight=weight
+    )
     own = _labelled_scores(
-        chosen, text, categories=categories[images], rationales=rationales[images], weight=weight, **model
+        chosen,
+        text,
+        categories=categories[images],
+        rationales=rationales[images],
+        weight=weight,
+        logit_scale=logit_scale,
+        temperatures=temperatures,
     )
     pairs_BN, first_BR = pool.kept.log_prob.double().flatten(1), pool.rationale_log_prob.double()
     seen_BK = first_BR.gather(1, pool.kept.ids).masked_fill(~pool.kept.evaluated, -math.inf)
@@ -81,9 +88,10 @@ def _labelled_scores(
     temperatures: Temperatures,
 ) -> Float[Tensor, " B"]:
     """log P(r* | I) + log P(c* | r*, I) + λ · log P(c* | I), in double precision."""
-    model = {"logit_scale": logit_scale, "temperatures": temperatures}
     held, target = rationales.unsqueeze(1), categories.unsqueeze(1)
-    first = rationale_log_prob(features, text, **model).gather(1, held)
-    given = category_given_rationale_log_prob(features, text, rationales=held, **model).squeeze(1).gather(1, target)
-    alone = category_log_prob(features, text, **model).gather(1, target)
-    return (first.double() + given.double() + weight * alone.double()).squeeze(1)
+    first = rationale_log_prob(features, text, logit_scale=logit_scale, temperatures=temperatures).gather(1, held)
+    given = category_given_rationale_log_prob(
+        features, text, rationales=held, logit_scale=logit_scale, temperatures=temperatures
+    ).squeeze(1)
+    alone = category_log_prob(features, text, logit_scale=logit_scale, temperatures=temperatures).gather(1, target)
+    return (first.double() + given.gather(1, target).double() + weight * alone.double()).squeeze(1)

@@ -26,7 +26,7 @@ def test_transfer_adds_judgements_to_tunings_and_growth_adds_cells() -> None:
     assert len(set(names)) == len(names)
     assert {cell.digest_of(asdict(Sizes())) for cell in base} <= set(names), "rows of the question alone stay valid"
     elsewhere = [cell for cell in wide if any(each.test_set != cell.set_name for each in cell.judgements)]
-    assert {(cell.seed, cell.objective) for cell in elsewhere} == {(5001, "two_term"), (5001, "three_term")}
+    assert {(cell.seed, cell.objective) for cell in elsewhere} == {(7001, "two_term"), (7001, "three_term")}
     for cell in elsewhere:
         judged = {each.test_set: each.decoding for each in cell.judgements if each.test_set != cell.set_name}
         assert judged == dict.fromkeys(set(WIDE.target_sets) - {cell.set_name}, cell.decoding)
@@ -34,7 +34,7 @@ def test_transfer_adds_judgements_to_tunings_and_growth_adds_cells() -> None:
     assert {(cell.num_categories, cell.decoding) for cell in growing if cell.objective} == {
         (size, method) for size in (5, 40) for method in GROWTH_METHODS
     }
-    assert {cell.set_name for cell in growing} == {"demo-large"} and {cell.seed for cell in growing} == {5001}
+    assert {cell.set_name for cell in growing} == {"demo-large"} and {cell.seed for cell in growing} == {7001}
 
 
 @pytest.mark.parametrize(("rr_below", "chosen"), [(0.32, 0.001), (0.34, 0.0005)])

@@ -164,8 +164,8 @@ def _pooled(rows: pd.DataFrame, folder: Path) -> Answer | None:
         folder,
         question="pooled",
         note=(
-            "Pooled decoding is P(r | I) · P(c | r, I) · P(c | I)^λ, with λ fitted on validation images together with "
-            "the temperatures (not in the paper); three_term is two_term with −log P(c | I)."
+            "Pooled decoding is P(r | I) · P(c | r, I) · P(c | I), with a temperature of the whole that is fitted on "
+            "validation images (not in the paper); three_term is two_term with −log P(c | I)."
         ),
         arms=("zero-shot, decoding joint", "zero-shot, decoding pooled", *arms),
         columns="set_name",

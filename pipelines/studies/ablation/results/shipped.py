@@ -26,7 +26,7 @@ RULE = (
     "as the default, unless its accuracy or its visible RR is below that of joint by more than one standard error; "
     "then the next arm above joint is asked. If there is none, joint stays. RR is the mean over sets and repetitions; "
     "the standard error is that of the differences within set and repetition. A new default has to win in both worlds. "
-    "The validation images also chose epochs, wordings, temperatures and λ, of every arm alike."
+    "The validation images also chose epochs, wordings and temperatures, of every arm alike."
 )
 
 
