@@ -1,11 +1,11 @@
-"""Fit the temperature of pooled decoding by negative log-likelihood on validation images. Not in the paper."""
+"""What the temperature of pooled decoding is fitted by: its loss on validation images. Not in the paper."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from ecor.clip.feature_types import ImageFeatures, TableInMemory, TextFeatureTable
@@ -17,16 +17,12 @@ from ecor.probability.pooling import evaluate_pool
 POOLING_WEIGHT = 1.0
 """λ of models that are tuned now (our choice): fitted by likelihood it came out at 0.01 to 0.4, and the labels were
 worse (`docs/decoding.md`)."""
-_BOUNDS = (math.log(0.01), math.log(100.0))
-"""Of log T (our choice): perfect data would give 0, pure noise infinity."""
 _LARGEST = 2**25
 """Pairs of images, rationales and categories that are in memory at once; one number needs no more."""
-_TOLERANCE = 1e-7
-"""Of log T; the loss, in double precision, is flat to its last digit within about 1e-8."""
 
 
 @torch.no_grad()
-def fit_pooling_temperature(
+def pooling_nll(
     features: ImageFeatures,
     text: TextFeatureTable,
     *,
@@ -35,8 +31,8 @@ def fit_pooling_temperature(
     logit_scale: float,
     temperatures: Temperatures,
     weight: float = POOLING_WEIGHT,
-) -> float:
-    """The temperature T with the least negative log-likelihood of pooled decoding with weight λ. Not in the paper.
+) -> Callable[[float], float]:
+    """The mean negative log-likelihood of pooled decoding with weight λ, as a function of T. Not in the paper.
 
     The factors keep their own temperatures. The partition function sums over all pairs if all sentences are in memory;
     else over those that decoding evaluates, so that of the others only the labelled ones are encoded. Where that is
@@ -68,13 +64,12 @@ def fit_pooling_temperature(
     pairs_BN, first_BR = pool.kept.log_prob.double().flatten(1), pool.rationale_log_prob.double()
     seen_BK = first_BR.gather(1, pool.kept.ids).masked_fill(~pool.kept.evaluated, -math.inf)
 
-    def mean_nll(log_temperature: float) -> float:
-        b = math.exp(-log_temperature)
+    def mean_nll(temperature: float) -> float:
+        b = 1 / temperature
         held = (b * seen_BK).logsumexp(dim=-1) - (b * first_BR).logsumexp(dim=-1)
         return float(((b * pairs_BN).logsumexp(dim=-1) - held - b * own).mean())
 
-    found = minimize_scalar(mean_nll, bounds=_BOUNDS, method="bounded", options={"xatol": _TOLERANCE})
-    return math.exp(float(found.x))
+    return mean_nll
 
 
 def _labelled_scores(

@@ -24,7 +24,7 @@ from ecor.probability.factors import (
     rationale_log_prob,
 )
 from ecor.probability.pair_logits import scaled_similarity
-from ecor.probability.pooling_temperature import POOLING_WEIGHT, fit_pooling_temperature
+from ecor.probability.pooling_temperature import POOLING_WEIGHT, pooling_nll
 
 _TOLERANCE = 1e-7
 """Of log T; the loss, in double precision, is flat to its last digit within about 1e-8."""
@@ -54,10 +54,10 @@ def fit_temperature(logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"]) ->
         partition = torch.cat([(part.double() / temperature).logsumexp(dim=-1) for part in parts])
         return float((partition - own / temperature).mean())
 
-    return _minimize_nll(mean_nll)
+    return minimize_nll(mean_nll)
 
 
-def _minimize_nll(mean_nll: Callable[[float], float]) -> float:
+def minimize_nll(mean_nll: Callable[[float], float]) -> float:
     """The temperature with the least loss, which is convex in 1/T: a search over log T finds the minimum."""
     bounds = (math.log(COLDEST), math.log(HOTTEST))
     found = minimize_scalar(
@@ -80,7 +80,7 @@ def fit_temperatures(
 
     An image with one label counts for the factors that need no other. For `pooled`, the temperature of the whole is
     fitted too, with the weight `POOLING_WEIGHT` (not in the paper). `inverted` needs the sentences of every labelled
-    category with all rationales; `pooled` all sentences if they are in memory (`fit_pooling_temperature`); `pairs` all
+    category with all rationales; `pooled` all sentences if they are in memory (`pooling_nll`); `pairs` all
     sentences, read about twenty times.
 
     Args:
@@ -127,10 +127,10 @@ def fit_temperatures(
     )
     if "pooled" not in methods:
         return fitted
-    pooling_temperature = fit_pooling_temperature(
+    loss = pooling_nll(
         features, text, categories=categories, rationales=rationales, logit_scale=logit_scale, temperatures=fitted
     )
-    return replace(fitted, pooling_weight=POOLING_WEIGHT, pooling_temperature=pooling_temperature)
+    return replace(fitted, pooling_weight=POOLING_WEIGHT, pooling_temperature=minimize_nll(loss))
 
 
 @torch.no_grad()
@@ -169,7 +169,7 @@ def fit_pair_temperature(
             partition = torch.logaddexp(partition, logits.logsumexp(dim=-1))
         return float((partition - own / temperature).mean())
 
-    return _minimize_nll(mean_nll)
+    return minimize_nll(mean_nll)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

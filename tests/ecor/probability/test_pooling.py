@@ -24,9 +24,9 @@ from ecor.probability import pair_logits, pooling_temperature
 from ecor.probability.decoders import joint_probability
 from ecor.probability.factors import category_log_prob, rationale_log_prob
 from ecor.probability.joint import Joint, ranked_pairs
-from ecor.probability.pooling_temperature import POOLING_WEIGHT, fit_pooling_temperature
+from ecor.probability.pooling_temperature import POOLING_WEIGHT, pooling_nll
 from ecor.probability.rationale_sets import ranked_sets
-from ecor.probability.temperature_scaling import fit_temperatures
+from ecor.probability.temperature_scaling import fit_temperatures, minimize_nll
 from tests.ecor.probability.test_rationale_sets import naive_set_prob
 from tests.support.random_features import TableRows, world
 from tests.support.tiny_models import tiny_recognizer
@@ -49,6 +49,10 @@ def everything(features: ImageFeatures, text: TableRows, **given_settings: float
     joint = pooled(features, text, keep_rationales=10**6, max_keep_rationales=10**6, top_k=10**6, **given_settings)
     ids = joint.rationales.unsqueeze(-1).expand_as(joint.log_prob)
     return torch.empty_like(joint.log_prob).scatter(1, ids, joint.log_prob)
+
+
+def fit_pooling_temperature(features: ImageFeatures, text: TableRows, **labels) -> float:
+    return minimize_nll(pooling_nll(features, text, **labels))
 
 
 def softmax(values: list[float]) -> list[float]:
