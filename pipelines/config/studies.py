@@ -75,8 +75,8 @@ class AblateConfig(CheckedSettings):
     questions: tuple[str, ...] = ()
     """Questions to answer: methods, crossed, tokens, negatives, wording, sets, transfer, growth, objects, why, pooled,
     shipped; none: all but the last two. `pooled` is not the paper's; `shipped` asks every method, also `pooled`, with
-    the shipped visual tokens, and has a grid and page of its own. It is asked alone or with transfer, growth and
-    objects, which are then asked of its tokens."""
+    the shipped visual tokens, and has a grid and page of its own. It is asked alone or with crossed, transfer,
+    growth and objects, which are then asked of its tokens."""
     roles: tuple[str, ...] = ()
     """Roles of the sets to tune on, as `small`; none: small and main for `shipped`, else all sets."""
     learning_rates: tuple[float, ...] = ()

@@ -69,7 +69,7 @@ QUESTIONS = {
 }
 DEFAULT_QUESTIONS = tuple(question for question in QUESTIONS if question not in ("pooled", "shipped"))
 """The questions of the first study; `pooled`, not in the paper, and `shipped`, with its own grid, are asked by name."""
-WITH_SHIPPED = ("transfer", "growth", "objects")
+WITH_SHIPPED = ("crossed", "transfer", "growth", "objects")
 """Questions that can be asked with `shipped`, of its tokens and methods, on its page."""
 SHIPPED_TOKENS = "visual-deep"
 ALL_METHODS: Mapping[MethodName, ObjectiveName] = {
@@ -149,7 +149,7 @@ class Study:
     selection_seeds: tuple[int, ...] = (SELECTION_SEED,)
     """Seeds of the images on which settings are chosen."""
     num_wide_repetitions: int | None = None
-    """Repetitions of transfer and growth with the tokens of `shipped`, the last ones; None: all."""
+    """Repetitions of transfer and growth with the tokens of `shipped`, the first ones; None: all."""
 
     def __post_init__(self) -> None:
         unknown = set(self.questions) - set(QUESTIONS)
@@ -215,7 +215,7 @@ class Study:
     @property
     def wide_repetitions(self) -> tuple[tuple[int, int], ...]:
         """Pretraining seed and seed of each repetition of transfer and growth with the tokens of `shipped`."""
-        return self.repetitions[-(self.num_wide_repetitions or 0) :]
+        return self.repetitions[: self.num_wide_repetitions]
 
     @property
     def has_choice(self) -> bool:
@@ -237,14 +237,14 @@ class Study:
 
 SHIPPED = Study(
     questions=("shipped",),
-    num_repetitions=5,
+    num_repetitions=10,
     num_pretrainings=1,
     first_seed=FIRST_SHIPPED_SEED,
     roles=("small", "main"),
-    selection_roles=("small",),
+    selection_roles=("small", "main"),
     learning_rates=SHIPPED_LEARNING_RATES,
     num_tokens=(2,),
     vocabulary_sizes=(5, 40),
-    num_wide_repetitions=3,
+    num_wide_repetitions=5,
 )
 """The study of the question `shipped`: fewer sets, smaller learning rates, the shipped number and kind of tokens."""

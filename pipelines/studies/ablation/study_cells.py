@@ -21,8 +21,6 @@ from pipelines.studies.ablation.selection import ChosenSettings
 
 TRANSFER_METHODS: tuple[MethodName, ...] = ("joint", "pooled")
 """Methods whose visual tokens are judged on other sets."""
-GROWTH_METHODS: tuple[MethodName, ...] = ("joint", "pooled", "independent")
-"""Methods that are tuned with visual tokens on parts of the growing set, where each takes minutes."""
 
 
 def selection_cells(study: Study) -> list[Cell]:
@@ -85,7 +83,7 @@ def study_cells(study: Study, *, chosen: Mapping[tuple[str, str], ChosenSettings
                     cells.append(replace(start.untuned_cell(set_name, decoding="joint"), wording=wording))
                     cells.append(replace(start.tuned_cell(set_name, objective="two_term"), wording=wording))
         if "growth" in asked:
-            cells += _growth_cells(study, starts=[start], methods=tuple(LOSS_OF_METHOD))
+            cells += _growth_cells(study, starts=[start])
     return [_add_judgements(cell, study=study) for cell in cells]
 
 
@@ -147,15 +145,15 @@ def _shipped_cells(study: Study, *, chosen: Mapping[tuple[str, str], ChosenSetti
             for method in TRANSFER_METHODS
         ]
     if "growth" in study.questions:
-        cells += _growth_cells(study, starts=wide, methods=GROWTH_METHODS)
+        cells += _growth_cells(study, starts=wide)
     return cells
 
 
-def _growth_cells(study: Study, *, starts: Sequence[_Repetition], methods: Sequence[MethodName]) -> list[Cell]:
+def _growth_cells(study: Study, *, starts: Sequence[_Repetition]) -> list[Cell]:
     """The methods on some of the categories of the growing set, tuned and untuned, method by method."""
     return [
         replace(cell, num_categories=size)
-        for method in methods
+        for method in study.methods
         for start in starts
         for size in study.vocabulary_sizes
         for cell in (
@@ -179,6 +177,9 @@ def _add_shipped_judgements(cell: Cell, *, study: Study) -> Cell:
         for split in ("validation", "test")
         for decoding in decodings
     ]
+    if cell.objective and "crossed" in study.questions:
+        known = {each.decoding for each in found}
+        found += [Judgement(decoding=each, test_set=cell.set_name) for each in study.methods if each not in known]
     is_wide = (cell.pretraining_seed, cell.seed) in study.wide_repetitions
     if "transfer" in study.questions and is_wide and cell.objective and cell.decoding in TRANSFER_METHODS:
         others = [name for name in study.target_sets if name != cell.set_name]

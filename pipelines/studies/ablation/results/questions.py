@@ -67,13 +67,15 @@ def _methods(rows: pd.DataFrame, folder: Path) -> Answer | None:
     )
 
 
-def _crossed(rows: pd.DataFrame, folder: Path) -> Answer | None:
-    own = own_test_rows(rows)
-    tuned = own[own["wording_is_chosen"] & (own["tokens"] == "text") & own["objective"].isin(LOSS_OF_METHOD.values())]
-    tuned = tuned[tuned["decoding_judged"].isin(list(LOSS_OF_METHOD))]
+def _crossed(rows: pd.DataFrame, folder: Path, *, study: Study) -> Answer | None:
+    """Answer question 2: the tokens of each loss, decoded by each method."""
+    own = own_test_rows(rows[rows["set_name"].isin(study.sets)])
+    losses = tuple(study.methods.values())
+    tuned = own[own["wording_is_chosen"] & (own["tokens"] == study.tokens) & own["objective"].isin(losses)]
+    tuned = tuned[tuned["decoding_judged"].isin(list(study.methods))]
     found = tuned.assign(arm="loss " + tuned["objective"] + ", decoding " + tuned["decoding_judged"])
-    arms = tuple(f"loss {loss}, decoding {decoding}" for loss in LOSS_OF_METHOD.values() for decoding in LOSS_OF_METHOD)
-    note = "The same tuned tokens, decoded in all four ways."
+    arms = tuple(f"loss {loss}, decoding {decoding}" for loss in losses for decoding in study.methods)
+    note = "The same tuned tokens, decoded in every way."
     return answer_by_comparison(
         found,
         folder,
@@ -82,6 +84,7 @@ def _crossed(rows: pd.DataFrame, folder: Path) -> Answer | None:
         arms=arms,
         columns="set_name",
         against="loss two_term, decoding joint",
+        study=study,
     )
 
 
@@ -175,7 +178,6 @@ def _pooled(rows: pd.DataFrame, folder: Path) -> Answer | None:
 
 _ANSWERS: Mapping[str, Callable[[pd.DataFrame, Path], Answer | None]] = {
     "methods": _methods,
-    "crossed": _crossed,
     "tokens": _tokens,
     "negatives": _negatives,
     "wording": _wording,
@@ -184,6 +186,7 @@ _ANSWERS: Mapping[str, Callable[[pd.DataFrame, Path], Answer | None]] = {
     "pooled": _pooled,
 }
 _ANSWERS_OF_STUDY: Mapping[str, _AnswerOfStudy] = {
+    "crossed": _crossed,
     "transfer": answer_transfer,
     "growth": answer_growth,
     "objects": answer_objects,

@@ -26,7 +26,9 @@ RULE = (
     "as the default, unless its accuracy or its visible RR is below that of joint by more than one standard error; "
     "then the next arm above joint is asked. If there is none, joint stays. RR is the mean over sets and repetitions; "
     "the standard error is that of the differences within set and repetition. A new default has to win in both worlds. "
-    "The validation images also chose epochs, wordings and temperatures, of every arm alike."
+    "The validation images also chose epochs, wordings and temperatures, of every arm alike. Arms whose RR is below that of "
+    "the best by at most one standard error are tied with it, and of these the one with the highest accuracy ships; "
+    "this sentence was added when five repetitions had been seen, before any other was made."
 )
 
 
@@ -68,45 +70,61 @@ def rule_table(rows: pd.DataFrame) -> MarkdownTable | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmScore:
-    """An arm on validation images, beside joint."""
+    """An arm on validation images, beside another: joint, or the best."""
 
     means: Mapping[str, float]
     """Mean share of each figure over sets and repetitions."""
     gaps: Mapping[str, float]
-    """Mean difference from joint, within set and repetition."""
+    """Mean difference from the other arm, within set and repetition."""
     errors: Mapping[str, float]
     """Standard error of the difference; NaN for a single set and repetition."""
 
     def is_worse(self, figure: str) -> bool:
-        """Whether the figure is below joint's by more than one standard error."""
+        """Whether the figure is below the other arm's by more than one standard error."""
         return bool(self.gaps[figure] < -np.nan_to_num(self.errors[figure]))
 
 
 def validation_scores(rows: pd.DataFrame) -> dict[str, ArmScore]:
     """Score all arms on validation images, best RR first; arms that miss a row are left out."""
+    return _scores_beside(DEFAULT, _validation_figures(rows))
+
+
+def winner(rows: pd.DataFrame) -> str:
+    """Name the arm that ships by `RULE`."""
+    figures = _validation_figures(rows)
+    allowed = [
+        name
+        for name, score in _scores_beside(DEFAULT, figures).items()
+        if name == DEFAULT or not (score.is_worse("accuracy") or score.is_worse("visible_rr"))
+    ]
+    if not allowed:
+        return DEFAULT
+    beside_best = _scores_beside(allowed[0], {name: figures[name] for name in allowed})
+    tied = [name for name, score in beside_best.items() if not score.is_worse("rr")]
+    return max(tied, key=lambda name: beside_best[name].means["accuracy"])
+
+
+def _validation_figures(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Figures of each arm on validation images, by repetition and set."""
     judged = rows[(rows["split"] == "validation") & (rows["test_set"] == rows["set_name"])]
     keys = [*REPETITION, "set_name"]
-    by_arm = {name: arm.select(judged, tokens=SHIPPED_TOKENS).set_index(keys)[list(RR)] for name, arm in ARMS.items()}
-    base = by_arm[DEFAULT]
+    return {name: arm.select(judged, tokens=SHIPPED_TOKENS).set_index(keys)[list(RR)] for name, arm in ARMS.items()}
+
+
+def _scores_beside(name: str, figures_by_arm: Mapping[str, pd.DataFrame]) -> dict[str, ArmScore]:
+    """Score the arms beside one of them, best RR first; arms that miss one of its rows are left out."""
+    base = figures_by_arm[name]
     found = {}
-    for name, figures in by_arm.items():
+    for arm, figures in figures_by_arm.items():
         gaps = (figures - base).dropna()
         if len(base) and len(gaps) == len(base):
             means, mean_gaps, errors = figures.mean(), gaps.mean(), gaps.sem()
-            found[name] = ArmScore(
+            found[arm] = ArmScore(
                 means={figure: float(means[figure]) for figure in RR},
                 gaps={figure: float(mean_gaps[figure]) for figure in RR},
                 errors={figure: float(errors[figure]) for figure in RR},
             )
     return dict(sorted(found.items(), key=lambda item: -item[1].means["rr"]))
-
-
-def winner(rows: pd.DataFrame) -> str:
-    """Name the arm that ships by `RULE`."""
-    for name, score in validation_scores(rows).items():
-        if name == DEFAULT or not (score.is_worse("accuracy") or score.is_worse("visible_rr")):
-            return name
-    return DEFAULT
 
 
 def _format_gap(score: ArmScore, figure: str) -> str:
