@@ -25,10 +25,10 @@ RULE = (
     "The rule, written before any test row was read: the arm with the highest RR on validation images replaces joint "
     "as the default, unless its accuracy or its visible RR is below that of joint by more than one standard error; "
     "then the next arm above joint is asked. If there is none, joint stays. RR is the mean over sets and repetitions; "
-    "the standard error is that of the differences within set and repetition. A new default has to win in both worlds. "
-    "The validation images also chose epochs, wordings and temperatures, of every arm alike. Arms whose RR is below that of "
-    "the best by at most one standard error are tied with it, and of these the one with the highest accuracy ships; "
-    "this sentence was added when five repetitions had been seen, before any other was made."
+    "the standard error is that of the differences within set and repetition. A new default has to win in both "
+    "worlds. The validation images also chose epochs, wordings and temperatures, of every arm alike. Arms whose RR is "
+    "below that of the best by at most one standard error are tied with it, and of these the one with the highest "
+    "accuracy ships; this sentence was added when five repetitions had been seen, before any other was made."
 )
 
 
