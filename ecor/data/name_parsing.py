@@ -4,6 +4,7 @@ import codecs
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from ecor.data.table_row import TableRow, show_value
@@ -80,6 +81,7 @@ def _rationales_in(row: TableRow) -> list[str]:
     return [] if (text := row.text("rationale")) is None else [text]
 
 
+@lru_cache(maxsize=2**14)  # the images of a dataset have few names
 def normalise_name(name: str) -> str:
     """The one spelling by which names are compared, kept and shown.
 

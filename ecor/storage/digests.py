@@ -5,6 +5,7 @@ The spelling of JSON (order of keys, escapes, separators) is part of a digest: r
 
 import hashlib
 import json
+from functools import lru_cache
 from typing import Any
 
 from ecor.storage import filesystem
@@ -25,7 +26,13 @@ def json_digest(
         >>> json_digest({"b": 1, "a": 2}) == json_digest({"a": 2, "b": 1})
         True
     """
-    return text_sha256(json.dumps(value, sort_keys=sort_keys, ensure_ascii=ensure_ascii, separators=separators))
+    return text_sha256(_encoder(sort_keys, ensure_ascii, separators).encode(value))
+
+
+@lru_cache(maxsize=16)
+def _encoder(sort_keys: bool, ensure_ascii: bool, separators: tuple[str, str] | None) -> json.JSONEncoder:
+    """Making one takes longer than encoding a row does."""
+    return json.JSONEncoder(sort_keys=sort_keys, ensure_ascii=ensure_ascii, separators=separators)
 
 
 def text_sha256(text: str) -> str:

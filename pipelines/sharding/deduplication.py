@@ -12,6 +12,7 @@ from ecor.storage.digests import json_digest
 
 ImageRow = dict[str, Any]
 _NOT_DIGESTED = frozenset({"state", "row_digest", "sample_digest", "bucket"})
+_ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True)
 
 
 def mark_duplicate_rows(images: pa.Table, *, held: Mapping[str, str] = MappingProxyType({})) -> pa.Table:
@@ -77,7 +78,7 @@ def _merged(copies: list[ImageRow]) -> list[ImageRow]:
         "duplicate_of": None,
         "rationales": _distinct(row["rationales"] for row in same_category),
         "visible_rationales": _distinct(visible) if visible else None,
-        "labels": json.dumps(labels, ensure_ascii=False, sort_keys=True),
+        "labels": _ENCODER.encode(labels),
     }
     return [kept, *(_gone(row, kept=first) for row in copies[1:])]
 
