@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +62,18 @@ def architecture_config(model_cfg: dict[str, Any]) -> dict[str, Any]:
 
 
 def build_tokenizer(model_cfg: dict[str, Any]) -> Any:
+    """Build the tokenizer of an architecture; models with equal settings share CLIP's own, which takes 0.1 s."""
     text = model_cfg["text_cfg"]
     options = text.get("tokenizer_kwargs") or {}
     context_length = text.get("context_length", 77)
     if name := text.get("hf_tokenizer_name"):
         return HFTokenizer(name, context_length=context_length, tokenizer_mode=text.get("tokenizer_mode"), **options)
-    return SimpleTokenizer(context_length=context_length, **options)
+    return _clip_tokenizer(context_length, json.dumps(options))
+
+
+@lru_cache(maxsize=8)
+def _clip_tokenizer(context_length: int, options: str) -> SimpleTokenizer:
+    return SimpleTokenizer(context_length=context_length, **json.loads(options))
 
 
 def model_preprocess(model: Any) -> Preprocess:
