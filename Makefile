@@ -35,7 +35,7 @@ test-slow: .venv/dev  ## tests that start Ray, servers, browsers: 12 to 25 minut
 
 # One thread each: the processes together use all processors.
 test-fast: .venv/dev  ## tests without Ray and servers, to run while you work: 3 to 8 minutes
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" --numprocesses logical --maxprocesses 8
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" --numprocesses logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 # One setting after another: processors, threads, Pythons (from uv), missing programs, locale, home, odd folder.
 test-portable: .venv/dev | $(UV)  ## tests as on other machines, up to an hour; PORTABLE="--only threads" for some

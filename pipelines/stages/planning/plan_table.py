@@ -32,11 +32,11 @@ def head_lines(plan: Plan) -> list[str]:
 
 
 def stages_table(plan: Plan) -> Table:
-    """A row per stage, and the sum."""
+    """A row per stage, and the sum; where it is too wide, figures wrap, and no name is cut."""
     table = Table(title=f"{plan.pipeline}: estimates, with intervals")
     table.add_column("stage", no_wrap=True)
     for title in ("time", "CPU time", *(["money"] if plan.money else [])):
-        table.add_column(title, justify="right", no_wrap=True)
+        table.add_column(title, justify="right", overflow="fold")
     for stage in plan.stages:
         table.add_row(*_cells(stage))
     whole = ["total", _seconds(plan.cost.wall_s), _seconds(plan.cost.cpu_s)]

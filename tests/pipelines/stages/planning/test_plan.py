@@ -1,7 +1,7 @@
 """`ecor plan` on a small pipeline: what it says and writes, what it refuses, and that nothing stays behind.
 
 Covers: `pipelines.stages.planning.plan`, `pipelines.stages.planning.plan_record`,
-`pipelines.stages.planning.plan_table`, `pipelines.stages.planning.rehearsal`,
+`pipelines.stages.planning.rehearsal`,
 `pipelines.stages.planning.score_probe`, `pipelines.stages.planning.shard_probe`,
 `pipelines.stages.planning.stage_costs`, `pipelines.stages.planning.train_probe`,
 `pipelines.stages.planning.workspace`.
