@@ -18,7 +18,7 @@ from ecor.data.images.formats import EXTENSIONS, opened_formats
 from ecor.data.images.image_error import ImageError as ImageError
 from ecor.data.images.jxl_header import JXL_STARTS, jxl_size
 from ecor.data.images.orientation import find_turn, is_sideways, stored_size
-from ecor.data.images.png_chunks import png_pixels
+from ecor.data.images.png_chunks import ends_after_pixels, png_pixels
 from ecor.data.images.reduced_jpeg import reduce_jpeg
 from ecor.data.images.unidentified import unidentified_error
 
@@ -75,7 +75,7 @@ def check_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageHeader:
     def header(data: bytes) -> ImageHeader:
         with _open_image(data, max_pixels=max_pixels) as image:
             width, height = stored_size(image)
-            turned = is_sideways(find_turn(image))
+            turned = is_sideways(find_turn(image, is_metadata_read=ends_after_pixels(data)))
             return ImageHeader(
                 extension=EXTENSIONS[str(image.format)],
                 width=width,

@@ -22,16 +22,18 @@ _DAMAGED = (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error)
 _SIDEWAYS = tuple(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
 
 
-def find_turn(image: Image.Image) -> Image.Transpose | None:
+def find_turn(image: Image.Image, *, is_metadata_read: bool = False) -> Image.Transpose | None:
     """The transpose that makes a picture upright; None if there is none, or the metadata is damaged.
 
     Pillow reads XMP only where there is EXIF without an orientation; here also where the EXIF is damaged.
 
     Args:
         image: opened by Pillow. A TIFF that is loaded was turned by Pillow itself.
+        is_metadata_read: whether no metadata stands behind the pixels. Pillow decodes a PNG to look for it there.
     """
     try:
-        return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+        exif = Image.Image.getexif(image) if is_metadata_read else image.getexif()
+        return _UPRIGHT.get(exif.get(_ORIENTATION, 1))
     except _DAMAGED:
         orientation = _orientation_of_xmp(image)
         with suppress(*_DAMAGED):  # also the pixels of a PNG may be damaged, which Pillow reads to look for EXIF

@@ -1,4 +1,4 @@
-"""Remove from a PNG the chunks that no pixel needs."""
+"""Remove from a PNG the chunks that no pixel needs, and tell whether any stand behind its pixels."""
 
 from zlib import crc32
 
@@ -23,3 +23,19 @@ def png_pixels(data: bytes) -> bytes:
             kept.append(data[place:end])
         place = end
     return b"".join([*kept, data[place:]])
+
+
+def ends_after_pixels(data: bytes) -> bool:
+    """Whether a whole PNG has nothing behind its pixels: all its metadata is known before a pixel is decoded."""
+    if not data.startswith(_PNG_START):
+        return False
+    place, are_pixels_seen = len(_PNG_START), False
+    while place + 12 <= len(data):
+        kind = data[place + 4 : place + 8]
+        if kind == b"IEND":
+            return True
+        if are_pixels_seen and kind != b"IDAT":
+            return False
+        are_pixels_seen = kind == b"IDAT"
+        place += 12 + int.from_bytes(data[place : place + 4], "big")
+    return False

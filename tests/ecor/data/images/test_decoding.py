@@ -1,6 +1,6 @@
 """Pixels are open_clip's, pictures stand upright, and what is no picture is told apart without crashing.
 
-Covers: `ecor.data.images.collate`, `ecor.data.images.image_error`, `ecor.data.images.png_chunks`,
+Covers: `ecor.data.images.collate`, `ecor.data.images.image_error`,
 `ecor.data.images.preprocessing`, `ecor.data.images.unidentified`.
 """
 
