@@ -222,7 +222,8 @@ class ExplainConfig(CheckedSettings):
     lico`."""
     method: str | None = None
     """Attribution method; an unknown name lists all. None: `contrastive_attribution`, with a projection `eclip`, for a
-    classifier `grad_cam`."""
+    classifier `grad_cam`. Of `contrastive_attribution`, `largest_grid` is 24 here and `all_grids` True: better and
+    slower than in `ecor score`."""
     output: LocalPath = "explained"
     """Folder for one PNG per picture."""
     vocabulary: StoreAddress | None = None

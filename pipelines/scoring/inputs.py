@@ -56,7 +56,10 @@ class Input:
         total = sum(self.left_out.values())
         remedies = dict.fromkeys(REMEDIES[suffix] for suffix in self.left_out if suffix in REMEDIES)
         taken = f"; to take these: {', '.join(remedies)}" if remedies else ""
-        return f"left out {total} {'file' if total == 1 else 'files'} that are no images by their names: {named}{taken}"
+        files = (
+            "1 file that is no image by its name" if total == 1 else f"{total} files that are no images by their names"
+        )
+        return f"left out {files}: {named}{taken}"
 
     @cached_property
     def num_images(self) -> int:

@@ -36,6 +36,9 @@ from pipelines.tracking.model_loading import (
 DEMO_SET = "demo-small"
 DEFAULT_METHOD, DEFAULT_CLASS_METHOD = "contrastive_attribution", "grad_cam"
 """Default methods, of a model with rationales and of a classifier (`docs/explanations.md` has the rule)."""
+FINEST_SETTINGS: Mapping[str, Mapping[str, Any]] = {"contrastive_attribution": {"largest_grid": 24, "all_grids": True}}
+"""By method, settings for pictures that a person looks at, unless others are given: better maps that take longer than
+the method's own settings, which bulk scoring has."""
 METHOD_WITHOUT_OTHERS = "transformer_attribution"
 """Where a label is explained whose vocabulary is not known: the best method of those that need no other names."""
 
@@ -105,7 +108,7 @@ def open_predictor(
         precision=config.precision,
     )
     by = config.method or (DEFAULT_METHOD if config.projection is None else "eclip")
-    given: dict[str, Any] = read_settings(by, settings)
+    given: dict[str, Any] = {**FINEST_SETTINGS.get(by, {}), **read_settings(by, settings)}
     if config.projection is not None:
         digest = model.backbone.digest
         given.update(load_projection(config.projection, tracking=tracking, backbone_digest=digest))

@@ -133,6 +133,21 @@ def test_an_overlay_replaces_an_overlay_and_nothing_else(
     assert "is the folder of photos" in capsys.readouterr().err
 
 
+def test_people_get_the_mean_of_three_grids_unless_they_choose(checkpoint: str, photos: Path, tmp_path: Path) -> None:
+    photo = str(sorted(photos.rglob("*.png"))[0])
+    found = {}
+    for name, settings in {
+        "default": [],
+        "named": ["largest_grid=24", "all_grids=True"],
+        "as score": ["largest_grid=16", "all_grids=False"],
+        "one grid": ["all_grids=False"],
+    }.items():
+        config = ExplainConfig(model=checkpoint, output=str(tmp_path / name))
+        found[name] = run(config, images=[photo], settings=settings)[0].path.read_bytes()
+    assert found["default"] == found["named"]
+    assert len(set(found.values())) == 3
+
+
 def test_precision_is_that_of_score_and_auto_is_fp32_on_a_cpu(checkpoint: str, photos: Path, tmp_path: Path) -> None:
     """The numbers of a precision are those of the model loaded with it: what `ecor score` does."""
     photo = str(sorted(photos.rglob("*.png"))[0])
