@@ -1,12 +1,12 @@
-"""Calibration of pair, category and visible rationale on fresh drawn images, with a temperature fit of two sizes.
+"""Calibration of pair, category and visible rationale on fresh drawn images, by the number of validation images.
 
 python benchmarks/calibration.py --work /tmp/calibration --sets demo-small demo-main --seeds 5000 5001 5002
 python benchmarks/calibration.py --work /tmp/calibration --sets other-main --clip run/model.json run/weights.safetensors
 
 Each seed draws training, validation and test images of a set. A model is tuned on the training images of each seed with
-the shipped settings. Temperatures, maps of visibility and maps of confidence are fitted on the validation images of its
-own seed, or of all seeds together. The first are judged on the test images of its own seed, the second on those of all
-seeds. These images choose nothing. Everything is kept in --work: the same command resumes.
+the shipped settings. Its validation images choose templates and epoch, and temperatures, maps of visibility and maps of
+confidence are fitted on them. It is judged on the test images of its seed, which choose nothing. Everything is kept in
+--work: the same command resumes.
 """
 
 import argparse
@@ -20,7 +20,6 @@ import torch
 
 from ecor.checkpoint import load, save_checkpoint
 from ecor.clip.backbone import Backbone
-from ecor.clip.feature_types import ImageFeatures
 from ecor.clip.loading import load_backbone
 from ecor.config.model import BackboneConfig
 from ecor.config.scoring import MethodName, ScoringConfig
@@ -76,8 +75,8 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=["demo-small", "demo-main"], help="sets of a drawn world")
     parser.add_argument("--seeds", nargs="+", type=int, default=[5000, 5001, 5002], help="of images and tunings")
     parser.add_argument("--clip", nargs=2, metavar=("MODEL", "WEIGHTS"), help="of `ecor pretrain`; none: the package's")
-    parser.add_argument("--validation", type=int, default=300, help="validation images per seed")
-    parser.add_argument("--test", type=int, default=1000, help="test images per seed")
+    parser.add_argument("--validation", nargs="+", type=int, default=[300, 1000, 3000], help="images per seed")
+    parser.add_argument("--test", type=int, default=3000, help="test images per seed")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -89,34 +88,29 @@ def main() -> None:
     )
     print("|---|---|---|---|---|---|---|---|")
     for name in given.sets:
-        sizes = Sizes(num_validation=given.validation, num_test=given.test)
-        worlds = [
-            locate_world(given.work, set_name=name, num_categories=None, seed=seed, sizes=sizes) for seed in given.seeds
-        ]
-        for judged in judge_set(worlds, clip=clip):
-            print_rows(name, judged)
+        for number in given.validation:
+            sizes = Sizes(num_validation=number, num_test=given.test)
+            worlds = [
+                locate_world(given.work, set_name=name, num_categories=None, seed=seed, sizes=sizes)
+                for seed in given.seeds
+            ]
+            for judged in judge_set(worlds, clip=clip):
+                print_rows(name, judged)
 
 
 def judge_set(worlds: list[WorldSplits], *, clip: BackboneConfig) -> Iterator[Judged]:
     """Tune a model per world, and judge what it states of fresh images."""
     backbone = load_backbone(clip)
+    found: dict[tuple[MethodName, str], list[tuple[Labels, Labels]]] = {}
     for world in worlds:
         draw_world(world)
-    found: dict[tuple[MethodName, str], list[tuple[Labels, Labels]]] = {}
-    for number, world in enumerate(worlds):
         recognizer = tuned_model(world, clip=clip, backbone=backbone)
-        splits = {
-            split: [kept_images(each, split=split, recognizer=recognizer) for each in worlds]
-            for split in ("validation", "test")
-        }
-        for chosen in (slice(number, number + 1), slice(None)):
-            held_out = concatenated(splits["validation"][chosen])
-            calibrated = calibrate(recognizer, held_out)
-            for method in METHODS:
-                for images in splits["test"][chosen]:
-                    key = (method, f"{len(held_out.categories):,}")
-                    both = tuple(label(calibrated, images, method=method, is_mapped=each) for each in (False, True))
-                    found.setdefault(key, []).append(both)
+        held_out, test = (kept_images(world, split=split, recognizer=recognizer) for split in ("validation", "test"))
+        calibrated = calibrate(recognizer, held_out)
+        for method in METHODS:
+            key = (method, f"{len(held_out.categories):,}")
+            both = tuple(label(calibrated, test, method=method, is_mapped=each) for each in (False, True))
+            found.setdefault(key, []).append(both)
     for (method, num_images), labels in found.items():
         yield judged_of(labels, method=method, sizes=num_images)
 
@@ -234,7 +228,10 @@ def print_rows(name: str, judged: Judged) -> None:
 
 
 def print_categories(categories: np.ndarray, gap: np.ndarray, *, words: str) -> None:
-    """A comment: of how many named categories the mean gap differs from zero, beyond its 95 % interval."""
+    """A comment: the mean gaps of named categories, and how many differ from zero beyond their 95 % intervals.
+
+    The error is their root mean square less what the number of images alone would make of it, as for the bins.
+    """
     gaps, limits = [], []
     for name in np.unique(categories):
         own = gap[categories == name]
@@ -242,26 +239,16 @@ def print_categories(categories: np.ndarray, gap: np.ndarray, *, words: str) -> 
             gaps.append(abs(own.mean()))
             limits.append(1.96 * own.std(ddof=1) / np.sqrt(len(own)))
     off = sum(value > limit for value, limit in zip(gaps, limits, strict=True))
+    error = np.sqrt(max(0.0, float(np.mean(np.square(gaps) - np.square(np.array(limits) / 1.96)))))
     print(
-        f"<!-- {words}: {len(gaps)} categories; mean gap {100 * np.mean(gaps):.1f} points in size, half an interval is "
-        f"{100 * np.mean(limits):.1f}; off in {off}, more than 10 points in {sum(each > 0.1 for each in gaps)} -->"
+        f"<!-- {words}: {len(gaps)} categories; error {100 * error:.1f}, mean gap {100 * np.mean(gaps):.1f} points in "
+        f"size, half an interval is {100 * np.mean(limits):.1f}; off in {off}, more than 10 points in "
+        f"{sum(each > 0.1 for each in gaps)} -->"
     )
 
 
 def percent(estimate: Estimate) -> str:
     return f"{100 * estimate.value:.1f} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
-
-
-def concatenated(parts: list[LabelledImages]) -> LabelledImages:
-    features = ImageFeatures(
-        rationale=torch.cat([each.features.rationale for each in parts]),
-        category=torch.cat([each.features.category for each in parts]),
-    )
-    joined = {
-        name: torch.cat([getattr(each, name) for each in parts])
-        for name in ("categories", "rationales", "visible", "num_things")
-    }
-    return LabelledImages(features=features, **joined)
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ class JointModel:
             "calibrated_on": self.calibrated_on,
         }
         if self.visibility:
-            content["visibility"] = {method: asdict(each) for method, each in self.visibility.items()}
+            content["visibility"] = {method: each.to_record() for method, each in self.visibility.items()}
         if self.confidence_maps:
             content["confidence_maps"] = {method: each.to_record() for method, each in self.confidence_maps.items()}
         return json_digest(content)

@@ -28,9 +28,9 @@ from ecor.data.predictions.schema import OOD_COLUMN, VISIBLE_COLUMN, origins_tab
 from ecor.data.vocabulary import Vocabulary, read_vocabulary, vocabulary_from_mapping
 from ecor.joint_model import JointModel
 from ecor.probability.joint import Joint
-from ecor.probability.platt_scaling import pair_log_odds, pair_probability, with_calibrated_category
+from ecor.probability.maps.confidence import pair_probability, with_calibrated_category
+from ecor.probability.maps.visibility import visible_probability
 from ecor.probability.prediction_rows import Provenance, float_column, rows_from_joint
-from ecor.probability.rationale_visibility import visibility_evidence, visible_probability
 
 NOT_FINITE = "has a feature of NaN or infinity: the weights overflow in this precision; try fp32, or other weights"
 """What is said of an image that the weights cannot encode."""
@@ -175,15 +175,14 @@ class Recognizer(JointModel):
         if (confidence or visibility) and as_fitted.search != scoring.search:
             joint = self.joint(features, scoring=as_fitted)
         if confidence:
-            column = float_column(pair_probability(pair_log_odds(joint), confidence))
+            column = float_column(pair_probability(joint, confidence))
             place = rows.schema.get_field_index("confidence")
             rows = rows.set_column(place, rows.schema.field(place), column)
         if not scoring.visible_probability:
             return rows
         if visibility is None:
             return rows.append_column(VISIBLE_COLUMN, pa.nulls(len(features), pa.float32()))
-        known = visible_probability(visibility_evidence(joint), visibility)
-        return rows.append_column(VISIBLE_COLUMN, float_column(known))
+        return rows.append_column(VISIBLE_COLUMN, float_column(visible_probability(joint, visibility)))
 
     def predict(
         self,

@@ -131,7 +131,7 @@ class Temperatures:
 class VisibilityMap:
     """Logistic map from evidence to the probability that an image shows the rationale of its label.
 
-    Not in the paper: see `ecor.probability.rationale_visibility`.
+    Not in the paper: see `ecor.probability.maps.visibility`.
     """
 
     intercept: float
@@ -141,19 +141,24 @@ class VisibilityMap:
     """Weight of the log-odds of P(c | I) of the named category."""
     num_images: int
     """Validation images that it was fitted on."""
+    category_offsets: tuple[float, ...] = ()
+    """Added for the named category, by category id; empty: none, as in older records."""
 
     def __post_init__(self) -> None:
-        for name in ("intercept", "rationale_log_odds", "category_log_odds"):
-            value = getattr(self, name)
-            require(isfinite(value), f"{name} must be a finite number, got {value}")
+        _require_finite(self, "intercept", "rationale_log_odds", "category_log_odds")
+        _require_finite_offsets(self, "category_offsets")
         require_at_least("num_images", self.num_images, 1)
+
+    def to_record(self) -> dict[str, Any]:
+        """Values by name for records and digests, without those that were not fitted."""
+        return _fitted(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfidenceMap:
     """Logistic maps from log-odds to the probability that the most probable pair is right, and that the category is.
 
-    Not in the paper: see `ecor.probability.platt_scaling`.
+    Not in the paper: see `ecor.probability.maps.confidence`.
     """
 
     intercept: float
@@ -165,16 +170,36 @@ class ConfidenceMap:
     """Of the most probable category; None: not fitted, as in older records."""
     category_log_odds: float | None = None
     """Weight of the log-odds of P(c | I), as decoding states them; None: not fitted."""
+    pair_offsets: tuple[float, ...] = ()
+    """Added for the category of the most probable pair, by category id; empty: none, as in older records."""
+    category_offsets: tuple[float, ...] = ()
+    """Added for the most probable category, by category id; empty: none, as in older records."""
+    others_temperature: float | None = None
+    """By which the other categories share what the most probable one leaves; None: not fitted, 1 is used."""
 
     def __post_init__(self) -> None:
-        for name in ("intercept", "pair_log_odds"):
-            value = getattr(self, name)
-            require(isfinite(value), f"{name} must be a finite number, got {value}")
+        _require_finite(self, "intercept", "pair_log_odds", "category_intercept", "category_log_odds")
+        _require_finite_offsets(self, "pair_offsets", "category_offsets")
         require_at_least("num_images", self.num_images, 1)
-        for name in ("category_intercept", "category_log_odds"):
-            value = getattr(self, name)
-            require(value is None or isfinite(value), f"{name} must be a finite number, got {value}")
+        warmth = self.others_temperature
+        require(warmth is None or warmth > 0, f"others_temperature must be positive, got {warmth}")
 
     def to_record(self) -> dict[str, Any]:
         """Values by name for records and digests, without those that were not fitted."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        return _fitted(self)
+
+
+def _require_finite(map_: VisibilityMap | ConfidenceMap, *names: str) -> None:
+    for name in names:
+        value = getattr(map_, name)
+        require(value is None or isfinite(value), f"{name} must be a finite number, got {value}")
+
+
+def _require_finite_offsets(map_: VisibilityMap | ConfidenceMap, *names: str) -> None:
+    for name in names:
+        for value in getattr(map_, name):
+            require(isfinite(value), f"{name} must be finite numbers, got {value}")
+
+
+def _fitted(map_: VisibilityMap | ConfidenceMap) -> dict[str, Any]:
+    return {name: value for name, value in asdict(map_).items() if value is not None and value != ()}

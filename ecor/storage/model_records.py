@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from ecor.config.checks import parse_record
 from ecor.config.choices import SystemName
@@ -20,6 +20,7 @@ RECORD = "checkpoint.json"
 FORMAT_VERSION = 1
 _OPTIONAL = ("visibility", "confidence_maps", "method")
 """Fields that are written only where there are any: older records lack them."""
+_Map = TypeVar("_Map", VisibilityMap, ConfidenceMap)
 _NOT_IN_DIGEST = ("folder", "run_id", "preprocess", "image_side_digest")
 
 
@@ -126,12 +127,8 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
             ),
             "temperatures": parse_record(Temperatures, values.pop("temperatures")),
             "preprocess": _parse_preprocess(values.pop("preprocess", None)),
-            "visibility": {
-                method: parse_record(VisibilityMap, each) for method, each in values.pop("visibility", {}).items()
-            },
-            "confidence_maps": {
-                method: parse_record(ConfidenceMap, each) for method, each in values.pop("confidence_maps", {}).items()
-            },
+            "visibility": _parse_maps(VisibilityMap, values.pop("visibility", {})),
+            "confidence_maps": _parse_maps(ConfidenceMap, values.pop("confidence_maps", {})),
         }
         version = values.get("format_version", FORMAT_VERSION)
         if version != FORMAT_VERSION:  # before the fields are parsed, which depend on it
@@ -174,6 +171,16 @@ def read_artifact(folder: str | Path, system: str) -> ArtifactRecord:
     return record
 
 
+def _parse_maps(kind: type[_Map], maps: Mapping[MethodName, Mapping[str, Any]]) -> dict[MethodName, _Map]:
+    """Maps by decoding method; what JSON has as a list is a tuple in them."""
+    return {
+        method: parse_record(
+            kind, {name: tuple(value) if isinstance(value, list) else value for name, value in each.items()}
+        )
+        for method, each in maps.items()
+    }
+
+
 def record_path(folder: str | Path, system: str) -> str | None:
     """Find the address of a system's record; None where there is none.
 
@@ -190,7 +197,8 @@ def checkpoint_content(record: Checkpoint) -> dict[str, Any]:
     """What the digest of a checkpoint covers, as JSON values."""
     content = {**asdict(record), "temperatures": record.temperatures.to_record()}
     content["model"]["backbone"] = record.model.backbone.to_record()
-    content["confidence_maps"] = {method: each.to_record() for method, each in record.confidence_maps.items()}
+    for maps in ("visibility", "confidence_maps"):
+        content[maps] = {method: each.to_record() for method, each in getattr(record, maps).items()}
     left_out = {*_NOT_IN_DIGEST, *(name for name in _OPTIONAL if not getattr(record, name))}
     return {name: value for name, value in content.items() if name not in left_out}
 

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 WORDS = {
     "temperature calibration": "temperature",
+    "calibrated confidence of pair and category": "def pair_probability",
     "probability that a rationale is visible": "def visible_probability",
     "Sinkhorn": "[Ss]inkhorn",
     "K doubled until exact": "doubl",

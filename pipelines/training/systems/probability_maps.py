@@ -11,8 +11,14 @@ from ecor.clip.feature_types import ImageFeatures
 from ecor.config.scoring import ConfidenceMap, MethodName, ScoringConfig, VisibilityMap
 from ecor.model import Recognizer
 from ecor.probability.joint import ranked_pairs
-from ecor.probability.platt_scaling import LEAST_IMAGES, category_log_odds, fit_confidence_map, pair_log_odds
-from ecor.probability.rationale_visibility import fit_visibility_map, visibility_evidence
+from ecor.probability.maps.confidence import (
+    category_log_odds,
+    fit_confidence_map,
+    fit_others_temperature,
+    pair_log_odds,
+)
+from ecor.probability.maps.platt_scaling import LEAST_IMAGES, Outcomes
+from ecor.probability.maps.visibility import fit_visibility_map, visibility_evidence
 
 _IMAGES_PER_PASS = 256
 
@@ -26,16 +32,19 @@ class ProbabilityMaps:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _BestPairs:
-    """Most probable pairs of N images, and what decoding states of them."""
+class _Decoded:
+    """What decoding states of N images, as evidence of the maps."""
 
-    categories: Int[Tensor, " N"]
-    rationales: Int[Tensor, " N"]
-    pair_log_odds: Float[Tensor, " N"]
-    marginal_categories: Int[Tensor, " N"]
-    """Most probable categories, whatever the rationale."""
-    category_log_odds: Float[Tensor, " N"]
-    visibility_evidence: Float[Tensor, "N 2"]
+    pair: Outcomes
+    """So: category and rationale of the most probable pair are the labelled ones."""
+    category: Outcomes
+    """So: the most probable category is the labelled one, whatever the rationale."""
+    visible: Outcomes
+    """So: the image shows the rationale of the most probable pair."""
+    wrong_category_log_prob: Float[Tensor, "W C"]
+    """log P(c | I) of the images whose most probable category is known to be wrong."""
+    wrong_categories: Int[Tensor, " W"]
+    """Their true categories."""
 
 
 def fit_probability_maps(
@@ -47,7 +56,7 @@ def fit_probability_maps(
     visible: Sequence[frozenset[int] | None],
     methods: Collection[MethodName],
 ) -> ProbabilityMaps:
-    """Fit two maps per decoding method, each on the images with a truth for it; none on fewer than `LEAST_IMAGES`.
+    """Fit the maps of each decoding method, each on the images with a truth for it; none on fewer than `LEAST_IMAGES`.
 
     Args:
         recognizer: the model, with its temperatures.
@@ -65,41 +74,62 @@ def fit_probability_maps(
     confidence: dict[MethodName, ConfidenceMap] = {}
     if max(int(has_pair.sum()), int(has_visible.sum())) < LEAST_IMAGES:
         return ProbabilityMaps(visibility=visibility, confidence=confidence)
+    num_categories = len(recognizer.vocabulary.categories)
     for method in dict.fromkeys(methods):
-        best = _decode(recognizer, features, method=method)
+        decoded = _decode(
+            recognizer, features, categories=categories, rationales=rationales, visible=visible, method=method
+        )
         if has_pair.sum() >= LEAST_IMAGES:
-            is_right = (best.categories == categories) & (best.rationales == rationales)
             confidence[method] = fit_confidence_map(
-                best.pair_log_odds[has_pair],
-                is_right[has_pair],
-                category_evidence=best.category_log_odds[has_category],
-                is_right_category=(best.marginal_categories == categories)[has_category],
+                _chosen(decoded.pair, has_pair),
+                category=_chosen(decoded.category, has_category),
+                others_temperature=fit_others_temperature(decoded.wrong_category_log_prob, decoded.wrong_categories),
+                num_categories=num_categories,
             )
         if has_visible.sum() >= LEAST_IMAGES:
-            is_visible = _is_member(best.rationales, visible)
-            visibility[method] = fit_visibility_map(best.visibility_evidence[has_visible], is_visible[has_visible])
+            visibility[method] = fit_visibility_map(
+                _chosen(decoded.visible, has_visible), num_categories=num_categories
+            )
     return ProbabilityMaps(visibility=visibility, confidence=confidence)
 
 
-def _decode(recognizer: Recognizer, features: ImageFeatures, *, method: MethodName) -> _BestPairs:
-    """Decode some images at a time."""
-    found = []
-    for ids in torch.arange(len(features), device=features.category.device).split(_IMAGES_PER_PASS):
-        joint = recognizer.joint(features.select(ids), scoring=ScoringConfig(method=method))
-        best = ranked_pairs(joint, 1)
-        of_pair = (best.categories[:, 0], best.rationales[:, 0], pair_log_odds(joint))
-        of_category = (joint.category_log_prob.argmax(dim=-1), category_log_odds(joint))
-        found.append((*of_pair, *of_category, visibility_evidence(joint)))
-    categories, rationales, pair, marginal, alone, evidence = (
-        torch.cat(parts).cpu() for parts in zip(*found, strict=True)
+def _decode(
+    recognizer: Recognizer,
+    features: ImageFeatures,
+    *,
+    categories: Int[Tensor, " N"],
+    rationales: Int[Tensor, " N"],
+    visible: Sequence[frozenset[int] | None],
+    method: MethodName,
+) -> _Decoded:
+    """Decode some images at a time, and compare with the truth where it is known."""
+    named, evidence, wrong = [], [], []
+    for ids in torch.arange(len(features)).split(_IMAGES_PER_PASS):
+        joint = recognizer.joint(
+            features.select(ids.to(features.category.device)), scoring=ScoringConfig(method=method)
+        )
+        best, alone = ranked_pairs(joint, 1), joint.category_log_prob.argmax(dim=-1)
+        named.append(torch.stack([best.categories[:, 0], best.rationales[:, 0], alone], dim=1).cpu())
+        parts = (pair_log_odds(joint)[:, None], category_log_odds(joint)[:, None], visibility_evidence(joint))
+        evidence.append(torch.cat(parts, dim=1).cpu())
+        is_wrong = (categories[ids] >= 0) & (alone.cpu() != categories[ids])
+        wrong.append((joint.category_log_prob.cpu()[is_wrong], categories[ids][is_wrong]))
+    of_category, of_rationale, marginal = torch.cat(named).unbind(dim=1)
+    of_pair, alone, of_visible = torch.cat(evidence).split([1, 1, 2], dim=1)
+    is_right = (of_category == categories) & (of_rationale == rationales)
+    shown = _is_member(of_rationale, visible)
+    return _Decoded(
+        pair=Outcomes(evidence=of_pair, categories=of_category, is_so=is_right),
+        category=Outcomes(evidence=alone, categories=marginal, is_so=marginal == categories),
+        visible=Outcomes(evidence=of_visible, categories=of_category, is_so=shown),
+        wrong_category_log_prob=torch.cat([each for each, _ in wrong]),
+        wrong_categories=torch.cat([each for _, each in wrong]),
     )
-    return _BestPairs(
-        categories=categories,
-        rationales=rationales,
-        pair_log_odds=pair,
-        marginal_categories=marginal,
-        category_log_odds=alone,
-        visibility_evidence=evidence,
+
+
+def _chosen(outcomes: Outcomes, which: Bool[Tensor, " N"]) -> Outcomes:
+    return Outcomes(
+        evidence=outcomes.evidence[which], categories=outcomes.categories[which], is_so=outcomes.is_so[which]
     )
 
 

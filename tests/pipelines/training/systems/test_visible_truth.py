@@ -14,8 +14,14 @@ from ecor.clip.feature_types import ImageFeatures
 from ecor.config.model import BackboneConfig
 from ecor.config.scoring import FACTORS, ScoringConfig
 from ecor.probability.joint import ranked_pairs
-from ecor.probability.platt_scaling import LEAST_IMAGES, category_log_odds, fit_confidence_map, pair_log_odds
-from ecor.probability.rationale_visibility import fit_visibility_map, visibility_evidence
+from ecor.probability.maps.confidence import (
+    category_log_odds,
+    fit_confidence_map,
+    fit_others_temperature,
+    pair_log_odds,
+)
+from ecor.probability.maps.platt_scaling import LEAST_IMAGES, Outcomes
+from ecor.probability.maps.visibility import fit_visibility_map, visibility_evidence
 from pipelines.config.training import TrainConfig
 from pipelines.training.data_loader import read_split
 from pipelines.training.systems.probability_maps import fit_probability_maps
@@ -70,6 +76,9 @@ def test_training_saves_both_maps_per_calibrated_method(world: Path) -> None:
     visibility, confidence = naive_maps(recognizer, trainer)
     found = recognizer.confidence_maps["pairs"]
     assert found.category_intercept == pytest.approx(confidence.category_intercept, rel=1e-3, abs=1e-3)
+    assert found.others_temperature == pytest.approx(confidence.others_temperature, rel=1e-3)
+    assert found.category_offsets == pytest.approx(confidence.category_offsets, abs=1e-3)
+    assert found.pair_offsets == pytest.approx(confidence.pair_offsets, abs=1e-3)
     assert found.category_log_odds == pytest.approx(confidence.category_log_odds, rel=1e-3, abs=1e-3)
     assert recognizer.visibility["pairs"].intercept == pytest.approx(visibility.intercept, rel=1e-4, abs=1e-4)
     assert recognizer.visibility["pairs"].rationale_log_odds == pytest.approx(
@@ -80,31 +89,38 @@ def test_training_saves_both_maps_per_calibrated_method(world: Path) -> None:
 
 def naive_maps(recognizer, trainer):
     """The maps of `pairs`, image by image."""
-    evidence, is_visible, log_odds, is_right, of_categories, categories = [], [], [], [], [], []
+    pairs, categories, shown, wrong = [], [], [], []
     for features, positions in trainer._validation_batches():
         for number, position in enumerate(positions.tolist()):
-            one = features.select(torch.tensor([number]))
-            joint = recognizer.joint(one, scoring=ScoringConfig(method="pairs"))
-            best = ranked_pairs(joint, 1)
-            named = VOCABULARY.rationales[int(best.rationales[0, 0])]
+            joint = recognizer.joint(features.select(torch.tensor([number])), scoring=ScoringConfig(method="pairs"))
+            best, alone = ranked_pairs(joint, 1), int(joint.category_log_prob.argmax())
+            category, named = int(best.categories[0, 0]), VOCABULARY.rationales[int(best.rationales[0, 0])]
             truth = sample(100 + position if position < NUM_VISIBLE else 300 + position - NUM_VISIBLE)
-            log_odds.append(pair_log_odds(joint))
-            category = VOCABULARY.categories[int(best.categories[0, 0])]
-            of_categories.append(category_log_odds(joint))
-            categories.append(int(joint.category_log_prob.argmax()) == VOCABULARY.category_id(truth.category))
-            is_right.append(category == truth.category and named == truth.rationales[0])
+            true = VOCABULARY.category_id(truth.category)
+            is_right = category == true and named == truth.rationales[0]
+            pairs.append((pair_log_odds(joint).tolist(), category, is_right))
+            categories.append((category_log_odds(joint).tolist(), alone, alone == true))
+            if alone != true:
+                wrong.append((joint.category_log_prob[0].tolist(), true))
             if position < NUM_VISIBLE:
-                evidence.append(visibility_evidence(joint))
-                is_visible.append(named == truth.rationales[0])
+                shown.append((visibility_evidence(joint)[0].tolist(), category, named == truth.rationales[0]))
+    num_categories = len(VOCABULARY.categories)
+    others = fit_others_temperature(torch.tensor([e for e, _ in wrong]), torch.tensor([c for _, c in wrong]))
     return (
-        fit_visibility_map(torch.cat(evidence), torch.tensor(is_visible)),
+        fit_visibility_map(outcomes_of(shown), num_categories=num_categories),
         fit_confidence_map(
-            torch.cat(log_odds),
-            torch.tensor(is_right),
-            category_evidence=torch.cat(of_categories),
-            is_right_category=torch.tensor(categories),
+            outcomes_of(pairs),
+            category=outcomes_of(categories),
+            others_temperature=others,
+            num_categories=num_categories,
         ),
     )
+
+
+def outcomes_of(rows):
+    evidence, categories, is_so = zip(*rows, strict=True)
+    values = torch.tensor(evidence, dtype=torch.float64)
+    return Outcomes(evidence=values, categories=torch.tensor(categories), is_so=torch.tensor(is_so))
 
 
 def test_without_visible_truth_there_is_no_map_of_it(world: Path) -> None:

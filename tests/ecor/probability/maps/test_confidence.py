@@ -1,4 +1,4 @@
-"""Calibrated confidence: the fit against scikit-learn, evidence by hand, and when the decoded probability stays."""
+"""Calibrated confidence: evidence and rows by hand, and when the decoded probability stays."""
 
 import json
 import math
@@ -8,22 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
 
 from ecor.checkpoint import load, save_checkpoint
 from ecor.config.scoring import FACTORS, ConfidenceMap, MethodName, ScoringConfig, Temperatures, VisibilityMap
 from ecor.data.predictions.records import iterate_predictions
 from ecor.data.predictions.schema import PREDICTION_SCHEMA, origins_table
 from ecor.model import Recognizer
-from ecor.probability.platt_scaling import (
-    LEAST_IMAGES,
+from ecor.probability.joint import ranked_pairs
+from ecor.probability.maps.confidence import (
+    LEAST_WRONG,
     fit_confidence_map,
-    fit_platt_scaling,
-    log_odds,
+    fit_others_temperature,
     pair_log_odds,
     pair_probability,
     with_calibrated_category,
 )
+from ecor.probability.maps.platt_scaling import LEAST_IMAGES, Outcomes, fit_platt_scaling
 from tests.support.tiny_models import OTHER_NAMES, tiny_recognizer
 
 ASKED = ScoringConfig(calibrated_confidence=True)
@@ -48,52 +48,44 @@ def labels(model: Recognizer, images: torch.Tensor, scoring: ScoringConfig):
     return model.label(images, origins=origins_table(list("abcde")), scoring=scoring)
 
 
-def drawn(num: int, *, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Evidence, and outcomes drawn from `MAP`."""
+def outcomes_of(num: int, *, seed: int = 0) -> Outcomes:
+    """Evidence and what is so at random, in four categories."""
     generator = torch.Generator().manual_seed(seed)
-    evidence = 3 * torch.randn(num, generator=generator, dtype=torch.float64)
-    return evidence, torch.rand(num, generator=generator, dtype=torch.float64) < pair_probability(evidence, MAP)
+    evidence = torch.randn(num, 1, generator=generator, dtype=torch.float64)
+    is_so = torch.rand(num, generator=generator, dtype=torch.float64) < evidence[:, 0].sigmoid()
+    return Outcomes(evidence=evidence, categories=torch.arange(num) % 4, is_so=is_so)
 
 
-def fitted(evidence: torch.Tensor, is_right: torch.Tensor) -> ConfidenceMap:
-    """With evidence of the category that is twice that of the pair."""
-    return fit_confidence_map(evidence, is_right, category_evidence=2 * evidence, is_right_category=is_right)
-
-
-def test_the_map_that_made_the_truth_is_found_again() -> None:
-    found = fitted(*drawn(100_000))
-    assert found.intercept == pytest.approx(MAP.intercept, abs=0.03)
-    assert found.pair_log_odds == pytest.approx(MAP.pair_log_odds, abs=0.03)
-    assert found.category_intercept == pytest.approx(found.intercept, abs=1e-6)
-    assert found.category_log_odds == pytest.approx(found.pair_log_odds / 2, abs=1e-6)
-    assert found.num_images == 100_000
-
-
-def test_the_fit_is_scikit_learns_with_platts_targets() -> None:
-    """A target between 0 and 1 is an image counted twice: as right with that weight, and as wrong."""
-    evidence, is_right = drawn(300, seed=1)
-    values, positive = torch.stack([evidence, evidence**2], dim=1), int(is_right.sum())
-    target = np.where(is_right, (positive + 1) / (positive + 2), 1 / (300 - positive + 2))
-    theirs = LogisticRegression(C=1e12, tol=1e-10, max_iter=10_000).fit(
-        np.concatenate([values, values]),
-        np.repeat([1, 0], 300),
-        sample_weight=np.concatenate([target, 1 - target]),
+def test_both_fits_are_platt_scaling() -> None:
+    pair, category = outcomes_of(300), outcomes_of(200, seed=1)
+    found = fit_confidence_map(pair, category=category, others_temperature=2.5, num_categories=4)
+    of_pair, of_category = (fit_platt_scaling(each, num_categories=4) for each in (pair, category))
+    assert (found.intercept, (found.pair_log_odds,), found.pair_offsets) == (
+        of_pair.intercept,
+        of_pair.slopes,
+        of_pair.offsets,
     )
-    intercept, slopes = fit_platt_scaling(values, is_right)
-    assert slopes == pytest.approx(theirs.coef_[0].tolist(), abs=1e-5)
-    assert intercept == pytest.approx(theirs.intercept_[0], abs=1e-5)
-    one = fitted(evidence, is_right)
-    assert float(pair_probability(evidence, one).mean()) == pytest.approx(float(target.mean()), abs=1e-8)
+    assert (found.category_intercept, (found.category_log_odds,), found.category_offsets) == (
+        of_category.intercept,
+        of_category.slopes,
+        of_category.offsets,
+    )
+    assert (found.num_images, found.others_temperature) == (300, 2.5)
+    few = outcomes_of(49)
     with pytest.raises(ValueError, match=f"needs {LEAST_IMAGES} images with category and rationale, got 49"):
-        fitted(evidence[:49], is_right[:49])
+        fit_confidence_map(few, category=category, others_temperature=None, num_categories=4)
     with pytest.raises(ValueError, match=f"needs {LEAST_IMAGES} images with a category, got 49"):
-        fit_confidence_map(evidence, is_right, category_evidence=evidence[:49], is_right_category=is_right[:49])
+        fit_confidence_map(pair, category=few, others_temperature=None, num_categories=4)
 
 
-def test_certainty_has_finite_log_odds() -> None:
-    found = log_odds(torch.tensor([-math.inf, math.log(0.25), 0.0]))
-    assert found.isfinite().all() and found.dtype == torch.float64
-    assert float(found[1]) == pytest.approx(-math.log(3))
+def test_the_temperature_of_the_others_is_that_of_the_images_whose_first_category_is_wrong() -> None:
+    """Truths drawn from the others at T = 3; the first category says nothing about them."""
+    generator = torch.Generator().manual_seed(0)
+    log_prob = (4 * torch.randn(20_000, 6, generator=generator, dtype=torch.float64)).log_softmax(dim=1)
+    others = log_prob.scatter(1, log_prob.argmax(dim=1, keepdim=True), -math.inf)
+    truth = torch.multinomial((others / 3).softmax(dim=1), 1, generator=generator)[:, 0]
+    assert fit_others_temperature(log_prob, truth) == pytest.approx(3, rel=0.05)
+    assert fit_others_temperature(log_prob[: LEAST_WRONG - 1], truth[: LEAST_WRONG - 1]) is None
 
 
 @pytest.mark.parametrize("method", FACTORS)
@@ -121,13 +113,24 @@ def test_rows_state_the_mapped_confidence_and_nothing_else_changes(
         assert math.exp(row.pairs[0].log_prob) == pytest.approx(decoded, rel=1e-5), "pairs keep what decoding states"
 
 
+def test_the_offset_is_that_of_the_category_of_the_best_pair(model: Recognizer, images: torch.Tensor) -> None:
+    joint = model.joint(images, scoring=ScoringConfig(method="joint"))
+    offsets = tuple(0.1 * number for number in range(len(model.vocabulary.categories)))
+    shifted, plainly = (pair_probability(joint, each) for each in (replace(MAP, pair_offsets=offsets), MAP))
+    named = [offsets[each] for each in ranked_pairs(joint, 1).categories[:, 0].tolist()]
+    assert (shifted.logit() - plainly.logit()).tolist() == pytest.approx(named, abs=1e-9)
+
+
 @pytest.mark.parametrize("method", FACTORS)
 @pytest.mark.parametrize("intercept", [-8.0, -0.3, 0.6])
+@pytest.mark.parametrize("warmth", [None, 1.7])
 def test_the_category_is_stated_by_its_map_and_nothing_else_changes(
-    model: Recognizer, images: torch.Tensor, method: MethodName, intercept: float
+    model: Recognizer, images: torch.Tensor, method: MethodName, warmth: float | None, intercept: float
 ) -> None:
     temperatures = replace(NEEDED, rationale_given_category=0.5, pair=0.3)
-    with_map = {method: replace(MAP, category_intercept=intercept, category_log_odds=0.8)}
+    offsets = tuple(0.2 * number for number in range(len(model.vocabulary.categories)))
+    own = replace(MAP, category_intercept=intercept, category_log_odds=0.8, category_offsets=offsets)
+    with_map = {method: replace(own, others_temperature=warmth)}
     states, plain = (
         labels(model.with_temperatures(temperatures, confidence_maps=maps), images, ScoringConfig(method=method))
         for maps in (with_map, {method: MAP})
@@ -137,10 +140,11 @@ def test_the_category_is_stated_by_its_map_and_nothing_else_changes(
     for row, other in zip(iterate_predictions(states), iterate_predictions(plain), strict=True):
         before = np.exp([each.log_prob for each in other.categories])
         assert len(before) == len(model.vocabulary.categories), "all are kept, so they sum to one"
-        first = 1 / (1 + math.exp(-(intercept + 0.8 * math.log(before[0] / (1 - before[0])))))
-        ratio = before[1] / (1 - before[0])
-        first = max(first, ratio / (1 + ratio))
-        expected = [first, *(before[1:] * (1 - first) / (1 - before[0]))]
+        offset = offsets[model.vocabulary.category_id(other.categories[0].category)]
+        first = 1 / (1 + math.exp(-(intercept + 0.8 * math.log(before[0] / (1 - before[0])) + offset)))
+        shares = before[1:] ** (1 / (warmth or 1)) / (before[1:] ** (1 / (warmth or 1))).sum()
+        first = max(first, shares[0] / (1 + shares[0]))
+        expected = [first, *(shares * (1 - first))]
         assert np.exp([each.log_prob for each in row.categories]) == pytest.approx(expected, rel=1e-4)
         by_name = {each.category: each.log_prob for each in row.categories}
         assert by_name[other.categories[0].category] == pytest.approx(max(by_name.values()), abs=1e-6)
@@ -197,8 +201,11 @@ def test_older_records_have_the_decoded_probability() -> None:
 def test_a_checkpoint_keeps_the_maps_and_one_without_reads_as_before(
     model: Recognizer, images: torch.Tensor, tmp_path: Path
 ) -> None:
-    assert "category_intercept" not in MAP.to_record(), "as it was written before"
-    warm = {**model.confidence_maps, "independent": replace(MAP, category_intercept=0.2, category_log_odds=0.9)}
+    assert set(MAP.to_record()) == {"intercept", "pair_log_odds", "num_images"}, "as it was written before"
+    whole = replace(
+        MAP, category_intercept=0.2, category_log_odds=0.9, category_offsets=(0.1, -0.1), others_temperature=2.0
+    )
+    warm = {**model.confidence_maps, "independent": whole}
     model = model.with_temperatures(NEEDED, confidence_maps=warm)
     save_checkpoint(model, tmp_path / "new")
     loaded = load(tmp_path / "new")
@@ -219,5 +226,9 @@ def test_a_checkpoint_keeps_the_maps_and_one_without_reads_as_before(
 def test_a_map_of_numbers_that_are_none_is_refused() -> None:
     with pytest.raises(ValueError, match="pair_log_odds must be a finite number, got inf"):
         replace(MAP, pair_log_odds=math.inf)
+    with pytest.raises(ValueError, match="pair_offsets must be finite numbers, got nan"):
+        replace(MAP, pair_offsets=(math.nan,))
+    with pytest.raises(ValueError, match="others_temperature must be positive, got 0"):
+        replace(MAP, others_temperature=0.0)
     with pytest.raises(ValueError, match="num_images must be at least 1, got 0"):
         replace(MAP, num_images=0)

@@ -1,10 +1,10 @@
 """Probability that an image shows the rationale of its label, by logistic calibration. Not in the paper.
 
 P(r | I) sums to 1 over rationales. Where an image shows several parts it is too low for each of them, however well its
-temperature fits. So a map of its own gives the probability that the named rationale is visible: Platt's scaling
-(Platt 1999, "Probabilistic outputs for support vector machines") with two pieces of evidence,
+temperature fits. So a map of its own gives the probability that the named rationale is visible: `platt_scaling` with
+two pieces of evidence,
 
-    P(visible | I) = sigmoid(a + b · log-odds P(r | I) + d · log-odds P(c | I))
+    P(visible | I) = sigmoid(a + b · log-odds P(r | I) + d · log-odds P(c | I) + u_c)
 
 where c and r are those of the most probable pair, and P(r | I) and P(c | I) what the decoding method states of them.
 There is a map per method, because each chooses other pairs. `docs/calibration.md` names the evidence that lost.
@@ -13,13 +13,20 @@ There is a map per method, because each chooses other pairs. `docs/calibration.m
 import math
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from ecor.config.checks import require
 from ecor.config.scoring import VisibilityMap
 from ecor.probability.joint import Joint, ranked_pairs
-from ecor.probability.platt_scaling import LEAST_IMAGES, fit_platt_scaling, log_odds
+from ecor.probability.maps.platt_scaling import (
+    LEAST_IMAGES,
+    Outcomes,
+    PlattScaling,
+    fit_platt_scaling,
+    log_odds,
+    platt_probability,
+)
 
 
 def visibility_evidence(joint: Joint) -> Float[Tensor, "B 2"]:
@@ -34,36 +41,42 @@ def visibility_evidence(joint: Joint) -> Float[Tensor, "B 2"]:
     return log_odds(torch.stack([rationale_B, category_B], dim=1))
 
 
-def visible_probability(evidence: Float[Tensor, "B 2"], visibility: VisibilityMap) -> Float[Tensor, " B"]:
+def visible_probability(joint: Joint, visibility: VisibilityMap) -> Float[Tensor, " B"]:
     """Probability that each image shows the rationale of its label, between 0 and 1.
 
     Args:
-        evidence: of `visibility_evidence`, for the decoding method that the map was fitted for.
+        joint: of B images, by the decoding method that the map was fitted for.
         visibility: the fitted map.
     """
-    weights = evidence.new_tensor([visibility.rationale_log_odds, visibility.category_log_odds])
-    return (evidence @ weights + visibility.intercept).sigmoid()
+    scaling = PlattScaling(
+        intercept=visibility.intercept,
+        slopes=(visibility.rationale_log_odds, visibility.category_log_odds),
+        offsets=visibility.category_offsets,
+    )
+    return platt_probability(visibility_evidence(joint), scaling, categories=ranked_pairs(joint, 1).categories[:, 0])
 
 
-def fit_visibility_map(evidence: Float[Tensor, "N 2"], is_visible: Bool[Tensor, " N"]) -> VisibilityMap:
+def fit_visibility_map(outcomes: Outcomes, *, num_categories: int) -> VisibilityMap:
     """Fit the map by likelihood (`fit_platt_scaling`).
 
     Args:
-        evidence: of held-out images.
-        is_visible: whether the image shows the named rationale.
+        outcomes: `visibility_evidence` of held-out images, the categories of their most probable pairs, and whether the
+            image shows the rationale of the pair.
+        num_categories: of the vocabulary.
 
     Raises:
         ValueError: for fewer than `LEAST_IMAGES` images.
     """
     require(
-        len(evidence) >= LEAST_IMAGES,
+        len(outcomes) >= LEAST_IMAGES,
         f"a probability that rationales are visible needs {LEAST_IMAGES} images with visible_rationales, "
-        f"got {len(evidence)}",
+        f"got {len(outcomes)}",
     )
-    intercept, slopes = fit_platt_scaling(evidence, is_visible)
+    fitted = fit_platt_scaling(outcomes, num_categories=num_categories)
     return VisibilityMap(
-        intercept=intercept,
-        rationale_log_odds=slopes[0],
-        category_log_odds=slopes[1],
-        num_images=len(evidence),
+        intercept=fitted.intercept,
+        rationale_log_odds=fitted.slopes[0],
+        category_log_odds=fitted.slopes[1],
+        num_images=len(outcomes),
+        category_offsets=fitted.offsets,
     )

@@ -1,26 +1,21 @@
-"""Probability that a rationale is visible: the fit against scikit-learn, evidence by a loop, and when it is null."""
+"""Probability that a rationale is visible: evidence by a loop, rows by hand, and when it is null."""
 
 import json
 import math
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
 
 from ecor.checkpoint import load, save_checkpoint
 from ecor.config.scoring import FACTORS, MethodName, ScoringConfig, Temperatures, VisibilityMap
 from ecor.data.predictions.records import iterate_predictions
 from ecor.data.predictions.schema import PREDICTION_SCHEMA, origins_table, schema_for
 from ecor.model import Recognizer
-from ecor.probability.platt_scaling import LEAST_IMAGES
-from ecor.probability.rationale_visibility import (
-    fit_visibility_map,
-    visibility_evidence,
-    visible_probability,
-)
+from ecor.probability.joint import ranked_pairs
+from ecor.probability.maps.platt_scaling import LEAST_IMAGES, Outcomes, fit_platt_scaling
+from ecor.probability.maps.visibility import fit_visibility_map, visibility_evidence, visible_probability
 from ecor.storage.model_records import read_checkpoint
 from tests.support.tiny_models import OTHER_NAMES, tiny_recognizer
 
@@ -28,14 +23,6 @@ PLAIN = ScoringConfig(method="joint")
 ASKED = ScoringConfig(method="joint", visible_probability=True)
 MAP = VisibilityMap(intercept=0.5, rationale_log_odds=0.1, category_log_odds=0.3, num_images=60)
 NEEDED = Temperatures(rationale=0.5, category_given_rationale=0.25, category=0.4, pooling_weight=0.7)
-
-
-def drawn(num: int, *, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Evidence on two scales, and visibility drawn from `MAP`."""
-    generator = torch.Generator().manual_seed(seed)
-    evidence = torch.randn(num, 2, generator=generator, dtype=torch.float64) * torch.tensor([4.0, 2.0]) + 20
-    is_visible = torch.rand(num, generator=generator, dtype=torch.float64) < visible_probability(evidence - 20, MAP)
-    return evidence - 20, is_visible
 
 
 @pytest.fixture(scope="module")
@@ -49,50 +36,19 @@ def images() -> torch.Tensor:
     return torch.randint(0, 256, (5, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
 
-def test_the_map_that_made_the_truth_is_found_again() -> None:
-    found = fit_visibility_map(*drawn(100_000))
-    for name in ("intercept", "rationale_log_odds", "category_log_odds"):
-        assert getattr(found, name) == pytest.approx(getattr(MAP, name), abs=0.03)
-    assert found.num_images == 100_000
-
-
-def test_the_fit_is_scikit_learns_with_platts_targets() -> None:
-    """A target between 0 and 1 is an image counted twice: as visible with that weight, and as not visible."""
-    evidence, is_visible = drawn(300, seed=1)
-    positive = int(is_visible.sum())
-    target = np.where(is_visible, (positive + 1) / (positive + 2), 1 / (300 - positive + 2))
-    theirs = LogisticRegression(C=1e12, tol=1e-10, max_iter=10_000).fit(
-        np.concatenate([evidence, evidence]),
-        np.repeat([1, 0], 300),
-        sample_weight=np.concatenate([target, 1 - target]),
+def test_the_fit_is_platt_scaling() -> None:
+    generator = torch.Generator().manual_seed(0)
+    outcomes = Outcomes(
+        evidence=torch.randn(300, 2, generator=generator, dtype=torch.float64),
+        categories=torch.randint(6, (300,), generator=generator),
+        is_so=torch.arange(300) % 3 > 0,
     )
-    found = fit_visibility_map(evidence, is_visible)
-    assert [found.rationale_log_odds, found.category_log_odds] == pytest.approx(theirs.coef_[0].tolist(), abs=1e-5)
-    assert found.intercept == pytest.approx(theirs.intercept_[0], abs=1e-5)
-    stated = visible_probability(evidence, found)
-    assert float(stated.mean()) == pytest.approx(float(target.mean()), abs=1e-8), "no bias over the images of the fit"
-
-
-def test_single_precision_and_another_order_give_the_same_map() -> None:
-    evidence, is_visible = drawn(200)
-    rounded = evidence.float().double()
-    found = [fit_visibility_map(rounded, is_visible), fit_visibility_map(rounded.flip(0), is_visible.flip(0))]
-    found.append(fit_visibility_map(rounded.float(), is_visible))
-    for each in found[1:]:
-        assert each.intercept == pytest.approx(found[0].intercept, rel=1e-7)
-        assert each.rationale_log_odds == pytest.approx(found[0].rationale_log_odds, rel=1e-7)
-
-
-def test_evidence_that_separates_or_says_nothing_has_a_finite_map() -> None:
-    evidence = torch.linspace(-1, 1, 80, dtype=torch.float64)[:, None].repeat(1, 2)
-    apart = fit_visibility_map(evidence, evidence[:, 0] > 0)
-    assert 0 < float(visible_probability(evidence, apart).min()) < 0.05
-    every = fit_visibility_map(evidence, torch.ones(80, dtype=torch.bool))
-    assert visible_probability(evidence, every).tolist() == pytest.approx([81 / 82] * 80, abs=1e-6)
-    same = fit_visibility_map(torch.ones(80, 2), torch.arange(80) < 60)
-    assert float(visible_probability(torch.ones(1, 2, dtype=torch.float64), same)) == pytest.approx(0.75, abs=0.01)
+    found, plain = fit_visibility_map(outcomes, num_categories=6), fit_platt_scaling(outcomes, num_categories=6)
+    assert (found.rationale_log_odds, found.category_log_odds) == plain.slopes
+    assert (found.intercept, found.category_offsets, found.num_images) == (plain.intercept, plain.offsets, 300)
+    few = Outcomes(evidence=outcomes.evidence[:49], categories=outcomes.categories[:49], is_so=outcomes.is_so[:49])
     with pytest.raises(ValueError, match=f"needs {LEAST_IMAGES} images with visible_rationales, got 49"):
-        fit_visibility_map(evidence[:49], evidence[:49, 0] > 0)
+        fit_visibility_map(few, num_categories=6)
 
 
 @pytest.mark.parametrize("method", FACTORS)
@@ -127,6 +83,11 @@ def test_rows_state_it_when_asked_for_and_nothing_else_changes(model: Recognizer
     for (rationale, category), row in zip(evidence.tolist(), iterate_predictions(asked), strict=True):
         expected = 1 / (1 + math.exp(-(0.5 + 0.1 * rationale + 0.3 * category)))
         assert row.rationale_visible_probability == pytest.approx(expected, abs=1e-5)
+    joint = model.joint(images, scoring=PLAIN)
+    offsets = tuple(0.1 * number for number in range(len(model.vocabulary.categories)))
+    shifted, plainly = (visible_probability(joint, each) for each in (replace(MAP, category_offsets=offsets), MAP))
+    named = [offsets[each] for each in ranked_pairs(joint, 1).categories[:, 0].tolist()]
+    assert (shifted.logit() - plainly.logit()).tolist() == pytest.approx(named, abs=1e-9)
     both = model.label(images, origins=origins, scoring=replace(ASKED, ood_score=True))
     assert both.column_names[-2:] == ["ood_score", "rationale_visible_probability"]
 
@@ -172,5 +133,7 @@ def test_a_checkpoint_keeps_the_maps_and_one_without_reads_as_before(
 def test_a_map_of_numbers_that_are_none_is_refused() -> None:
     with pytest.raises(ValueError, match="intercept must be a finite number, got nan"):
         replace(MAP, intercept=math.nan)
+    with pytest.raises(ValueError, match="category_offsets must be finite numbers, got inf"):
+        replace(MAP, category_offsets=(0.0, math.inf))
     with pytest.raises(ValueError, match="num_images must be at least 1, got 0"):
         replace(MAP, num_images=0)

@@ -1,0 +1,173 @@
+"""Platt scaling with an offset per named category: a logistic map from evidence to a probability.
+
+Of an image with evidence x, whose label names category c,
+
+    P(so | I) = sigmoid(a + b · x + u_c)
+
+a and b are fitted by likelihood with Platt's targets (Platt 1999, "Probabilistic outputs for support vector machines").
+The offsets u_c are ours, not in Platt's paper nor in ECOR's: some categories are easier than others at the same
+evidence. They are random intercepts, u_c ~ N(0, τ²), at their most probable values (Breslow and Clayton 1993,
+"Approximate inference in generalized linear mixed models"), so a category with few images stays near 0. τ has the
+largest marginal likelihood by Laplace's approximation; where no offsets (τ = 0) are as likely, there are none.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import expit
+from torch import Tensor
+
+LEAST_IMAGES = 50
+"""Fewest images that a map is fitted on (our choice: two or three numbers are fitted)."""
+LOWEST = 2.0**-24
+"""Probabilities are stored as 32-bit floats: log-odds are those of one at least this far from 0 and 1."""
+_TOLERANCE = 1e-10
+"""Largest slope of the mean loss at the minimum, in nats per unit of a standardised weight."""
+_SPREADS = (0.05, 5.0)
+"""Between these τ is looked for: a smaller one moves no probability by more than 0.02."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcomes:
+    """What is known of N held-out images: evidence, the category that the label names, and whether it is so."""
+
+    evidence: Float[Tensor, "N k"]
+    categories: Int[Tensor, " N"]
+    """Ids of the named categories."""
+    is_so: Bool[Tensor, " N"]
+
+    def __len__(self) -> int:
+        return len(self.is_so)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlattScaling:
+    """A fitted map."""
+
+    intercept: float
+    slopes: tuple[float, ...]
+    """One per piece of evidence."""
+    offsets: tuple[float, ...] = ()
+    """One per category id, 0 for those that no image named; none where the images ask for none."""
+
+
+def log_odds(log_prob: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """log p/(1 − p) in double precision, finite also where p rounds to 0 or 1.
+
+    Args:
+        log_prob: log p.
+    """
+    return log_prob.double().exp().clamp(LOWEST, 1 - LOWEST).logit()
+
+
+def platt_probability(
+    evidence: Float[Tensor, "B k"], scaling: PlattScaling, *, categories: Int[Tensor, " B"]
+) -> Float[Tensor, " B"]:
+    """The probability of the map, between 0 and 1.
+
+    Args:
+        evidence: as for the fit.
+        scaling: the map.
+        categories: ids of the named categories, in the vocabulary of the fit.
+    """
+    logits = evidence @ evidence.new_tensor(scaling.slopes) + scaling.intercept
+    if scaling.offsets:
+        logits = logits + evidence.new_tensor(scaling.offsets)[categories]
+    return logits.sigmoid()
+
+
+def fit_platt_scaling(outcomes: Outcomes, *, num_categories: int) -> PlattScaling:
+    """Fit intercept, slopes and offsets, in double precision, with Platt's targets.
+
+    The targets are (n₊ + 1)/(n₊ + 2) and 1/(n₋ + 2) for n₊ positive and n₋ other images, so that the minimum is finite
+    also where evidence separates them. The mean probability of the images is the mean target.
+
+    Args:
+        outcomes: of held-out images.
+        num_categories: of the vocabulary.
+    """
+    values, num_positive = outcomes.evidence.double().cpu().numpy(), int(outcomes.is_so.sum())
+    targets = np.where(
+        outcomes.is_so.cpu().numpy(),
+        (num_positive + 1) / (num_positive + 2),
+        1 / (len(values) - num_positive + 2),
+    )
+    mean, spread = values.mean(axis=0), values.std(axis=0)
+    spread = np.where(spread > 0, spread, 1.0)
+    named, groups = np.unique(outcomes.categories.cpu().numpy(), return_inverse=True)
+    fit = _Fit(design=np.column_stack([np.ones(len(values)), (values - mean) / spread]), targets=targets, groups=groups)
+    weights, by_group = fit.best()
+    slopes = weights[1:] / spread
+    offsets = np.zeros(num_categories)
+    offsets[named] = by_group
+    return PlattScaling(
+        intercept=float(weights[0] - slopes @ mean),
+        slopes=tuple(slopes.tolist()),
+        offsets=tuple(offsets.tolist()) if by_group.any() else (),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fit:
+    """Logistic regression on N images, with an offset for each of G groups of them."""
+
+    design: Float[np.ndarray, "N d"]
+    targets: Float[np.ndarray, " N"]
+    groups: Int[np.ndarray, " N"]
+
+    def best(self) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " G"]]:
+        """Weights and offsets with the most likely spread of the offsets."""
+        num_groups = int(self.groups.max()) + 1
+        plain, likelihood = self.with_spread(0.0)
+        if num_groups == 1:
+            return plain, np.zeros(1)
+        found = minimize_scalar(
+            lambda x: -self.with_spread(math.exp(x))[1],
+            bounds=[math.log(each) for each in _SPREADS],
+            method="bounded",
+            options={"xatol": 1e-6},
+        )
+        if -found.fun <= likelihood:
+            return plain, np.zeros(num_groups)
+        both, _ = self.with_spread(math.exp(float(found.x)))
+        return both[: self.design.shape[1]], both[self.design.shape[1] :]
+
+    def with_spread(self, spread: float) -> tuple[Float[np.ndarray, " m"], float]:
+        """Weights, and behind them offsets if τ is not 0, and the log marginal likelihood of τ."""
+        num_weights, num_offsets = self.design.shape[1], int(self.groups.max()) + 1 if spread else 0
+        precision = np.zeros(num_weights + num_offsets)
+        precision[num_weights:] = 1 / spread**2 if spread else 0.0
+        scale = 1 / len(self.targets)
+
+        def logits(parts: np.ndarray) -> np.ndarray:
+            plain = self.design @ parts[:num_weights]
+            return plain + parts[num_weights:][self.groups] if num_offsets else plain
+
+        def gathered(values: np.ndarray) -> np.ndarray:
+            of_groups = np.bincount(self.groups, values, num_offsets) if num_offsets else np.empty(0)
+            return np.concatenate([self.design.T @ values, of_groups])
+
+        def loss(parts: np.ndarray) -> float:
+            found = logits(parts)
+            misfit = (np.logaddexp(0.0, found) - self.targets * found).sum()
+            return float(scale * (misfit + (precision * parts**2).sum() / 2))
+
+        def slope(parts: np.ndarray) -> np.ndarray:
+            return scale * (gathered(expit(logits(parts)) - self.targets) + precision * parts)
+
+        def weight(parts: np.ndarray) -> np.ndarray:
+            prob = expit(logits(parts))
+            return np.asarray(prob * (1 - prob))
+
+        def curvature(parts: np.ndarray, direction: np.ndarray) -> np.ndarray:
+            return scale * (gathered(weight(parts) * logits(direction)) + precision * direction)
+
+        prior = float(self.targets.mean())
+        start = np.zeros(num_weights + num_offsets)
+        start[0] = math.log(prior / (1 - prior))
+        found = minimize(loss, start, jac=slope, hessp=curvature, method="trust-ncg", options={"gtol": _TOLERANCE})
+        determinant = np.log1p(spread**2 * gathered(weight(found.x))[num_weights:]).sum()
+        return np.asarray(found.x), float(-found.fun / scale - determinant / 2)
