@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import interpolate, normalize
+from torch.nn.functional import interpolate, normalize, one_hot
 
 from ecor.clip.backbone import Backbone
 from ecor.clip.towers.enlarged_grid import with_enlarged_grid
@@ -39,8 +39,7 @@ class AttentionRollout:
         for block in trace.blocks:
             mixed = block.attention.mean(dim=1) + torch.eye(block.attention.shape[-1], device=pixels.device)
             steps.append(mixed / mixed.sum(dim=-1, keepdim=True))
-        flow = _flow(trace, steps, first=first, residual=False)
-        map_BP = _read_out(tower, trace, flow)
+        map_BP = _flow_to_patches(tower, trace, steps[first:], residual=False)
         return trace.as_maps(map_BP[:, None].expand(-1, texts.shape[1], -1))
 
 
@@ -67,8 +66,7 @@ class TransformerAttribution:
             scores = cosines(trace.feature, texts)
             for gradients in score_gradients(scores, attentions[first:]):
                 steps = [_relevance(each) for each in zip(attentions[first:], gradients, strict=True)]
-                flow = _flow(trace, [torch.zeros_like(steps[0])] * first + steps, first=first, residual=True)
-                maps.append(_read_out(tower, trace, flow))
+                maps.append(_flow_to_patches(tower, trace, steps, residual=True))
         return trace.as_maps(torch.stack(maps, dim=1))
 
 
@@ -153,35 +151,39 @@ def word_relevance(
     with full_precision(backbone), torch.enable_grad():
         scores = (trace.feature * images.to(trace.feature)).sum(dim=-1, keepdim=True)
         (gradients,) = score_gradients(scores, attentions)
-        flow = torch.eye(attentions[0].shape[-1], device=images.device).expand(len(texts), -1, -1)
-        for step in (_relevance(each) for each in zip(attentions, gradients, strict=True)):
-            flow = flow + step @ flow
-    return [flow[n, at, trace.words.start : at] for n, at in enumerate(trace.read_at.tolist())]
+        steps = [_relevance(each) for each in zip(attentions, gradients, strict=True)]
+        flow = one_hot(trace.read_at, steps[0].shape[-1]).to(steps[0])
+        for step in reversed(steps):
+            flow = flow + _carried(flow, step)
+    return [flow[n, trace.words.start : at] for n, at in enumerate(trace.read_at.tolist())]
 
 
 def _relevance(pair: tuple[Tensor, Tensor]) -> Float[Tensor, "B L L"]:
     attention, gradient = pair
-    return (attention.detach() * gradient.detach()).relu().mean(dim=1)
+    return (attention.detach() * gradient.detach()).relu_().mean(dim=1)
 
 
-def _flow(
-    trace: ImageTrace, steps: Sequence[Float[Tensor, "B L L"]], *, first: int, residual: bool
-) -> Float[Tensor, "B L L"]:
-    """R of the last block over the tokens that enter the first one, block by block.
+def _flow_to_patches(
+    tower: ImageTower, trace: ImageTrace, steps: Sequence[Float[Tensor, "B L L"]], *, residual: bool
+) -> Float[Tensor, "B P"]:
+    """R of the token where the feature is read, over the patches that enter the first of the given last blocks.
 
-    Deep visual prompt tokens are replaced as they enter a block: what they had gathered before is lost (ours).
+    R is a product of matrices of which one row is asked for: so that row is carried from the last block to the first.
+    It is the class token's, or the mean of the patches' where they are pooled. Deep visual prompt tokens are replaced
+    as they enter a block: what they had gathered before is lost (ours).
     """
-    identity = torch.eye(steps[0].shape[-1], device=steps[0].device)
-    flow = identity.expand(len(steps[0]), -1, -1).clone()
-    for index, step in enumerate(steps):
+    num_tokens = steps[0].shape[-1]
+    identity = torch.eye(num_tokens, device=steps[0].device)
+    read = identity[0] if "class_token" in tower.capabilities else trace.patches(identity[None]).mean(dim=1)[0]
+    flow = read.expand(len(steps[0]), -1)
+    first = len(trace.blocks) - len(steps)
+    for index in range(len(trace.blocks) - 1, first - 1, -1):
+        carried = _carried(flow, steps[index - first])
+        flow = flow + carried if residual else carried
         if 0 < index < trace.prompt_depth:
-            flow[:, 1 : 1 + trace.num_prompts] = identity[1 : 1 + trace.num_prompts]
-        if index >= first:
-            flow = flow + step @ flow if residual else step @ flow
-    return flow
+            flow[:, 1 : 1 + trace.num_prompts] = 0
+    return trace.patches(flow[..., None])[..., 0]
 
 
-def _read_out(tower: ImageTower, trace: ImageTrace, flow: Float[Tensor, "B L L"]) -> Float[Tensor, "B P"]:
-    """The row where the feature is read: the class token's, or the mean of the patches' where they are pooled."""
-    rows = flow[:, 0] if "class_token" in tower.capabilities else trace.patches(flow).mean(dim=1)
-    return trace.patches(rows[..., None])[..., 0]
+def _carried(flow: Float[Tensor, "B L"], step: Float[Tensor, "B L L"]) -> Float[Tensor, "B L"]:
+    return (flow[:, None] @ step)[:, 0]
