@@ -98,8 +98,8 @@ def fit_platt_scaling(outcomes: Outcomes, *, num_categories: int) -> PlattScalin
     mean, spread = values.mean(axis=0), values.std(axis=0)
     spread = np.where(spread > 0, spread, 1.0)
     named, groups = np.unique(outcomes.categories.cpu().numpy(), return_inverse=True)
-    fit = _Fit(design=np.column_stack([np.ones(len(values)), (values - mean) / spread]), targets=targets, groups=groups)
-    weights, by_group = fit.best()
+    design = np.column_stack([np.ones(len(values)), (values - mean) / spread])
+    weights, by_group = _most_likely(design, targets=targets, groups=groups)
     slopes = weights[1:] / spread
     offsets = np.zeros(num_categories)
     offsets[named] = by_group
@@ -110,64 +110,83 @@ def fit_platt_scaling(outcomes: Outcomes, *, num_categories: int) -> PlattScalin
     )
 
 
+def _most_likely(
+    design: Float[np.ndarray, "N d"], *, targets: Float[np.ndarray, " N"], groups: Int[np.ndarray, " N"]
+) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " G"]]:
+    """Weights, and offsets of the G groups with their most likely spread: 0 if that is as likely as any."""
+    num_weights, num_groups = design.shape[1], int(groups.max()) + 1
+
+    def with_spread(spread: float) -> tuple[np.ndarray, float]:
+        of_offsets = [1 / spread**2] * num_groups if spread else []
+        precision = np.array([0.0] * num_weights + of_offsets)
+        return _Regression(design=design, targets=targets, groups=groups, precision=precision).fit()
+
+    plain, likelihood = with_spread(0.0)
+    none = plain, np.zeros(num_groups)
+    if num_groups == 1:
+        return none
+    best = minimize_scalar(
+        lambda x: -with_spread(math.exp(x))[1],
+        bounds=[math.log(each) for each in _SPREADS],
+        method="bounded",
+        options={"xatol": 1e-6},
+    )
+    if -best.fun <= likelihood:
+        return none
+    both, _ = with_spread(math.exp(float(best.x)))
+    return both[:num_weights], both[num_weights:]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Fit:
-    """Logistic regression on N images, with an offset for each of G groups of them."""
+class _Regression:
+    """Logistic regression on N images; of its m parameters the first d are weights, the others offsets of groups."""
 
     design: Float[np.ndarray, "N d"]
     targets: Float[np.ndarray, " N"]
     groups: Int[np.ndarray, " N"]
+    precision: Float[np.ndarray, " m"]
+    """Of the normal distribution around 0 that each parameter has before any image is seen; 0 for weights."""
 
-    def best(self) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " G"]]:
-        """Weights and offsets with the most likely spread of the offsets."""
-        num_groups = int(self.groups.max()) + 1
-        plain, likelihood = self.with_spread(0.0)
-        if num_groups == 1:
-            return plain, np.zeros(1)
-        found = minimize_scalar(
-            lambda x: -self.with_spread(math.exp(x))[1],
-            bounds=[math.log(each) for each in _SPREADS],
-            method="bounded",
-            options={"xatol": 1e-6},
-        )
-        if -found.fun <= likelihood:
-            return plain, np.zeros(num_groups)
-        both, _ = self.with_spread(math.exp(float(found.x)))
-        return both[: self.design.shape[1]], both[self.design.shape[1] :]
-
-    def with_spread(self, spread: float) -> tuple[Float[np.ndarray, " m"], float]:
-        """Weights, and behind them offsets if τ is not 0, and the log marginal likelihood of τ."""
-        num_weights, num_offsets = self.design.shape[1], int(self.groups.max()) + 1 if spread else 0
-        precision = np.zeros(num_weights + num_offsets)
-        precision[num_weights:] = 1 / spread**2 if spread else 0.0
-        scale = 1 / len(self.targets)
-
-        def logits(parts: np.ndarray) -> np.ndarray:
-            plain = self.design @ parts[:num_weights]
-            return plain + parts[num_weights:][self.groups] if num_offsets else plain
-
-        def gathered(values: np.ndarray) -> np.ndarray:
-            of_groups = np.bincount(self.groups, values, num_offsets) if num_offsets else np.empty(0)
-            return np.concatenate([self.design.T @ values, of_groups])
-
-        def loss(parts: np.ndarray) -> float:
-            found = logits(parts)
-            misfit = (np.logaddexp(0.0, found) - self.targets * found).sum()
-            return float(scale * (misfit + (precision * parts**2).sum() / 2))
-
-        def slope(parts: np.ndarray) -> np.ndarray:
-            return scale * (gathered(expit(logits(parts)) - self.targets) + precision * parts)
-
-        def weight(parts: np.ndarray) -> np.ndarray:
-            prob = expit(logits(parts))
-            return np.asarray(prob * (1 - prob))
-
-        def curvature(parts: np.ndarray, direction: np.ndarray) -> np.ndarray:
-            return scale * (gathered(weight(parts) * logits(direction)) + precision * direction)
-
-        prior = float(self.targets.mean())
-        start = np.zeros(num_weights + num_offsets)
+    def fit(self) -> tuple[Float[np.ndarray, " m"], float]:
+        """The most probable parameters, and the log likelihood with offsets integrated out (Laplace)."""
+        prior, num_weights = float(self.targets.mean()), self.design.shape[1]
+        start = np.zeros(len(self.precision))
         start[0] = math.log(prior / (1 - prior))
-        found = minimize(loss, start, jac=slope, hessp=curvature, method="trust-ncg", options={"gtol": _TOLERANCE})
-        determinant = np.log1p(spread**2 * gathered(weight(found.x))[num_weights:]).sum()
-        return np.asarray(found.x), float(-found.fun / scale - determinant / 2)
+        found = minimize(
+            self._loss,
+            start,
+            jac=self._slope,
+            hessp=self._curvature,
+            method="trust-ncg",
+            options={"gtol": _TOLERANCE},
+        )
+        narrower = self._gathered(self._variance(found.x))[num_weights:] / self.precision[num_weights:]
+        return np.asarray(found.x), float(-found.fun * len(self.targets) - np.log1p(narrower).sum() / 2)
+
+    def _logits(self, parameters: np.ndarray) -> np.ndarray:
+        weights, offsets = np.split(parameters, [self.design.shape[1]])
+        plain = self.design @ weights
+        return plain + offsets[self.groups] if len(offsets) else plain
+
+    def _gathered(self, values: np.ndarray) -> np.ndarray:
+        """The transpose of `_logits`: a value per image becomes one per parameter."""
+        num_offsets = len(self.precision) - self.design.shape[1]
+        by_group = np.bincount(self.groups, values, num_offsets) if num_offsets else np.empty(0)
+        return np.concatenate([self.design.T @ values, by_group])
+
+    def _variance(self, parameters: np.ndarray) -> np.ndarray:
+        prob = expit(self._logits(parameters))
+        return np.asarray(prob * (1 - prob))
+
+    def _loss(self, parameters: np.ndarray) -> float:
+        logits = self._logits(parameters)
+        misfit = (np.logaddexp(0.0, logits) - self.targets * logits).sum()
+        return float((misfit + (self.precision * parameters**2).sum() / 2) / len(self.targets))
+
+    def _slope(self, parameters: np.ndarray) -> np.ndarray:
+        excess = expit(self._logits(parameters)) - self.targets
+        return (self._gathered(excess) + self.precision * parameters) / len(self.targets)
+
+    def _curvature(self, parameters: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        values = self._variance(parameters) * self._logits(direction)
+        return (self._gathered(values) + self.precision * direction) / len(self.targets)
