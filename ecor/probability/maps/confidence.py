@@ -32,7 +32,7 @@ from ecor.probability.maps.platt_scaling import (
     log_odds,
     platt_probability,
 )
-from ecor.probability.temperature_scaling import fit_temperature
+from ecor.probability.temperature_scaling import minimize_nll
 
 LEAST_WRONG = 10
 """Fewest images with a wrong category that the temperature of the others is fitted on (our choice)."""
@@ -134,13 +134,25 @@ def fit_confidence_map(
 
 
 def fit_others_temperature(category_log_prob: Float[Tensor, "N C"], categories: Int[Tensor, " N"]) -> float | None:
-    """The temperature by which categories share what the most probable one leaves, or None for too few images.
+    """The temperature T by which categories share what the most probable one leaves, or None for too few images.
+
+    It has the largest product of the likelihood of the true categories and a log-normal distribution around 1 with a
+    spread of 1 (ours): of few images, all of which have the truth in second place, a likelihood alone would make T 0.
 
     Args:
         category_log_prob: log P(c | I) of held-out images whose most probable category is wrong.
-        categories: their true categories.
+        categories: their true categories; images of which decoding rules the true one out are left out.
     """
-    if len(categories) < LEAST_WRONG:
-        return None
     best = category_log_prob.argmax(dim=-1, keepdim=True)
-    return fit_temperature(category_log_prob.scatter(1, best, -math.inf), categories)
+    others = category_log_prob.double().scatter(1, best, -math.inf)
+    true = categories.unsqueeze(1)
+    is_possible = others.gather(1, true)[:, 0] > -math.inf
+    others, true = others[is_possible], true[is_possible]
+    if len(true) < LEAST_WRONG:
+        return None
+
+    def mean_loss(temperature: float) -> float:
+        likelihood = (others / temperature).log_softmax(dim=-1).gather(1, true).mean()
+        return math.log(temperature) ** 2 / (2 * len(true)) - float(likelihood)
+
+    return minimize_nll(mean_loss)

@@ -88,6 +88,14 @@ def test_the_temperature_of_the_others_is_that_of_the_images_whose_first_categor
     assert fit_others_temperature(log_prob[: LEAST_WRONG - 1], truth[: LEAST_WRONG - 1]) is None
 
 
+def test_a_few_images_with_the_truth_in_second_place_do_not_make_the_second_certain() -> None:
+    log_prob = torch.tensor([[0.5, 0.3, 0.15, 0.05, 0.0]], dtype=torch.float64).log().repeat(LEAST_WRONG, 1)
+    second = torch.ones(LEAST_WRONG, dtype=torch.long)
+    found = fit_others_temperature(log_prob, second)
+    assert found is not None and 0.2 < found < 1
+    assert fit_others_temperature(log_prob, torch.full((LEAST_WRONG,), 4)) is None, "decoding had ruled it out"
+
+
 @pytest.mark.parametrize("method", FACTORS)
 def test_evidence_is_the_log_odds_of_the_confidence(
     model: Recognizer, images: torch.Tensor, method: MethodName
