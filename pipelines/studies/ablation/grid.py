@@ -244,7 +244,6 @@ SHIPPED = Study(
     selection_roles=("small", "main"),
     learning_rates=SHIPPED_LEARNING_RATES,
     num_tokens=(2,),
-    vocabulary_sizes=(5, 40),
     num_wide_repetitions=5,
 )
 """The study of the question `shipped`: fewer sets, smaller learning rates, the shipped number and kind of tokens."""

@@ -32,7 +32,7 @@ def test_transfer_adds_judgements_to_tunings_and_growth_adds_cells() -> None:
         assert judged == dict.fromkeys(set(WIDE.target_sets) - {cell.set_name}, cell.decoding)
     growing = [cell for cell in wide if cell.num_categories]
     assert {(cell.num_categories, cell.decoding) for cell in growing if cell.objective} == {
-        (size, method) for size in (5, 40) for method in WIDE.methods
+        (size, method) for size in (5, 10, 20, 40) for method in WIDE.methods
     }
     assert {cell.set_name for cell in growing} == {"demo-large"} and {cell.seed for cell in growing} == {7000}
 
