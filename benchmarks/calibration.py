@@ -204,7 +204,11 @@ def judged_of(labels: list[tuple[Labels, Labels]], *, method: MethodName, sizes:
 
 
 def print_rows(name: str, judged: Judged) -> None:
-    """Metrics over the images of all seeds, the range over seeds, and the gap per named category."""
+    """Metrics over the images of all seeds, those of one model alone, and the gap per named category.
+
+    Over all seeds the errors of three models make up for each other in part; the user of one has that of one model: the
+    root mean square of the models' errors, a little too large because none of them is below 0.
+    """
     for quantity, words in QUANTITIES.items():
         parts = judged.stated[quantity]
         joined = Stated(
@@ -218,33 +222,48 @@ def print_rows(name: str, judged: Judged) -> None:
         ]
         gap = joined.probability - joined.is_so
         spread = 1.96 * gap.std(ddof=1) / np.sqrt(len(gap))
-        shown = f"{percent(metrics['error'])}; by set of images {100 * min(errors):.1f} to {100 * max(errors):.1f}"
+        of_one = np.sqrt(np.mean(np.square(errors)))
+        shown = (
+            f"{percent(metrics['error'])}; of one model {100 * of_one:.1f}, from {100 * min(errors):.1f} to "
+            f"{100 * max(errors):.1f}"
+        )
         print(
             f"| {name} | {judged.method} | {judged.sizes} | {words} | {shown} "
             f"| {100 * gap.mean():+.1f} ± {100 * spread:.1f} | {metrics['brier'].value:.3f} "
             f"| {metrics['nll'].value:.3f} |"
         )
-        print_categories(np.concatenate(judged.categories[quantity]), gap, words=words)
+        gaps = [each.probability - each.is_so for each in parts]
+        print_categories(judged.categories[quantity], gaps, words=words)
 
 
-def print_categories(categories: np.ndarray, gap: np.ndarray, *, words: str) -> None:
+def print_categories(categories: list[np.ndarray], gaps: list[np.ndarray], *, words: str) -> None:
     """A comment: the mean gaps of named categories, and how many differ from zero beyond their 95 % intervals.
 
-    The error is their root mean square less what the number of images alone would make of it, as for the bins.
+    Of all models together, where a category's images are those that any of them names so, and of one model: of the gaps
+    of each by itself. The error is their root mean square less what the number of images alone would make of it.
     """
-    gaps, limits = [], []
-    for name in np.unique(categories):
-        own = gap[categories == name]
-        if len(own) >= LEAST_IMAGES:
-            gaps.append(abs(own.mean()))
-            limits.append(1.96 * own.std(ddof=1) / np.sqrt(len(own)))
-    off = sum(value > limit for value, limit in zip(gaps, limits, strict=True))
-    error = np.sqrt(max(0.0, float(np.mean(np.square(gaps) - np.square(np.array(limits) / 1.96)))))
+    together, limits = mean_gaps(np.concatenate(categories), np.concatenate(gaps))
+    alone = [mean_gaps(*each) for each in zip(categories, gaps, strict=True)]
+    of_one = corrected(*(np.concatenate(parts) for parts in zip(*alone, strict=True)))
     print(
-        f"<!-- {words}: {len(gaps)} categories; error {100 * error:.1f}, mean gap {100 * np.mean(gaps):.1f} points in "
-        f"size, half an interval is {100 * np.mean(limits):.1f}; off in {off}, more than 10 points in "
-        f"{sum(each > 0.1 for each in gaps)} -->"
+        f"<!-- {words}: {len(together)} categories; error {100 * corrected(together, limits):.1f}, of one model "
+        f"{100 * of_one:.1f}; mean gap {100 * together.mean():.1f} points in size, half an interval is "
+        f"{100 * limits.mean():.1f}; off in {(together > limits).sum()}, more than 10 points in "
+        f"{(together > 0.1).sum()} -->"
     )
+
+
+def mean_gaps(categories: np.ndarray, gap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Size of the mean gap of each category with enough images, and half its 95 % interval."""
+    own = [gap[categories == name] for name in np.unique(categories)]
+    enough = [each for each in own if len(each) >= LEAST_IMAGES]
+    limits = [1.96 * each.std(ddof=1) / np.sqrt(len(each)) for each in enough]
+    return np.array([abs(each.mean()) for each in enough]), np.array(limits)
+
+
+def corrected(gaps: np.ndarray, limits: np.ndarray) -> float:
+    """Root mean square of gaps without what noise adds to it."""
+    return float(np.sqrt(max(0.0, np.mean(gaps**2 - (limits / 1.96) ** 2))))
 
 
 def percent(estimate: Estimate) -> str:

@@ -57,8 +57,8 @@ def pair_probability(joint: Joint, confidence: ConfidenceMap) -> Float[Tensor, "
     scaling = PlattScaling(
         intercept=confidence.intercept, slopes=(confidence.pair_log_odds,), offsets=confidence.pair_offsets
     )
-    categories = ranked_pairs(joint, 1).categories[:, 0]
-    return platt_probability(pair_log_odds(joint).unsqueeze(1), scaling, categories=categories)
+    best = ranked_pairs(joint, 1)
+    return platt_probability(log_odds(best.log_prob), scaling, categories=best.categories[:, 0])
 
 
 def with_calibrated_category(joint: Joint, confidence: ConfidenceMap | None) -> Joint:

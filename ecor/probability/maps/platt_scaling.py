@@ -42,6 +42,14 @@ class Outcomes:
     def __len__(self) -> int:
         return len(self.is_so)
 
+    def select(self, which: Bool[Tensor, " N"]) -> "Outcomes":
+        """Some of the images.
+
+        Args:
+            which: true for those that stay.
+        """
+        return Outcomes(evidence=self.evidence[which], categories=self.categories[which], is_so=self.is_so[which])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlattScaling:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ecor.config.checks import require
 from ecor.config.scoring import VisibilityMap
-from ecor.probability.joint import Joint, ranked_pairs
+from ecor.probability.joint import Joint, RankedPairs, ranked_pairs
 from ecor.probability.maps.platt_scaling import (
     LEAST_IMAGES,
     Outcomes,
@@ -35,7 +35,10 @@ def visibility_evidence(joint: Joint) -> Float[Tensor, "B 2"]:
     Args:
         joint: of B images.
     """
-    best = ranked_pairs(joint, 1)
+    return _evidence(joint, ranked_pairs(joint, 1))
+
+
+def _evidence(joint: Joint, best: RankedPairs) -> Float[Tensor, "B 2"]:
     rationale_B = joint.rationale_log_prob.masked_fill(joint.rationales != best.rationales, -math.inf).amax(dim=-1)
     category_B = joint.category_log_prob.gather(1, best.categories)[:, 0]
     return log_odds(torch.stack([rationale_B, category_B], dim=1))
@@ -53,7 +56,8 @@ def visible_probability(joint: Joint, visibility: VisibilityMap) -> Float[Tensor
         slopes=(visibility.rationale_log_odds, visibility.category_log_odds),
         offsets=visibility.category_offsets,
     )
-    return platt_probability(visibility_evidence(joint), scaling, categories=ranked_pairs(joint, 1).categories[:, 0])
+    best = ranked_pairs(joint, 1)
+    return platt_probability(_evidence(joint, best), scaling, categories=best.categories[:, 0])
 
 
 def fit_visibility_map(outcomes: Outcomes, *, num_categories: int) -> VisibilityMap:

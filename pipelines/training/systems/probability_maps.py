@@ -81,15 +81,13 @@ def fit_probability_maps(
         )
         if has_pair.sum() >= LEAST_IMAGES:
             confidence[method] = fit_confidence_map(
-                _chosen(decoded.pair, has_pair),
-                category=_chosen(decoded.category, has_category),
+                decoded.pair.select(has_pair),
+                category=decoded.category.select(has_category),
                 others_temperature=fit_others_temperature(decoded.wrong_category_log_prob, decoded.wrong_categories),
                 num_categories=num_categories,
             )
         if has_visible.sum() >= LEAST_IMAGES:
-            visibility[method] = fit_visibility_map(
-                _chosen(decoded.visible, has_visible), num_categories=num_categories
-            )
+            visibility[method] = fit_visibility_map(decoded.visible.select(has_visible), num_categories=num_categories)
     return ProbabilityMaps(visibility=visibility, confidence=confidence)
 
 
@@ -124,12 +122,6 @@ def _decode(
         visible=Outcomes(evidence=of_visible, categories=of_category, is_so=shown),
         wrong_category_log_prob=torch.cat([each for each, _ in wrong]),
         wrong_categories=torch.cat([each for _, each in wrong]),
-    )
-
-
-def _chosen(outcomes: Outcomes, which: Bool[Tensor, " N"]) -> Outcomes:
-    return Outcomes(
-        evidence=outcomes.evidence[which], categories=outcomes.categories[which], is_so=outcomes.is_so[which]
     )
 
 

@@ -46,7 +46,7 @@ def test_the_fit_is_platt_scaling() -> None:
     found, plain = fit_visibility_map(outcomes, num_categories=6), fit_platt_scaling(outcomes, num_categories=6)
     assert (found.rationale_log_odds, found.category_log_odds) == plain.slopes
     assert (found.intercept, found.category_offsets, found.num_images) == (plain.intercept, plain.offsets, 300)
-    few = Outcomes(evidence=outcomes.evidence[:49], categories=outcomes.categories[:49], is_so=outcomes.is_so[:49])
+    few = outcomes.select(torch.arange(300) < 49)
     with pytest.raises(ValueError, match=f"needs {LEAST_IMAGES} images with visible_rationales, got 49"):
         fit_visibility_map(few, num_categories=6)
 
